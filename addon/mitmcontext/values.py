@@ -1,0 +1,192 @@
+"""The values that every part of mitmcontext speaks in.
+
+They hold what was read and what is to be done, never how: no input or output, no clock, no
+knowledge of any one API. A message's spans are relative to the message, so that a message which
+was read once can be recognised and reused wherever it stands in a later body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Unreadable(Exception):
+    """This body is not one that we understand. It is forwarded as it came.
+
+    The message is one of our own fixed sentences and never holds a piece of the body.
+    """
+
+
+class Broken(Exception):
+    """Our own result failed a check. The rung below is forwarded and the failure is shown."""
+
+
+class Span(NamedTuple):
+    """Byte offsets, end exclusive."""
+
+    start: int
+    end: int
+
+    def shifted(self, by: int) -> Span:
+        """The same stretch, counted from a place that lies `by` bytes earlier."""
+        return Span(self.start + by, self.end + by)
+
+
+class Edit(NamedTuple):
+    """Put `new` where `span` is. What no edit mentions stays as it is, to the byte."""
+
+    span: Span
+    new: bytes
+
+
+class Kind(StrEnum):
+    """What a part of a message is, in the field's words."""
+
+    SYSTEM = "system prompt"
+    TYPED = "typed text"
+    PROSE = "model text"
+    CALL = "tool call"
+    RESULT = "tool result"
+    THINKING = "thinking"
+    IMAGE = "image"
+    DOCUMENT = "document"
+    OPAQUE = "opaque item"
+
+
+class Level(StrEnum):
+    """How full the window is, by the specification's thresholds."""
+
+    SAFE = "safe"
+    CAUTION = "caution"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    OVERFLOW = "overflow"
+
+
+class Action(StrEnum):
+    """What became of a request."""
+
+    LEFT_ALONE = "left_alone"
+    UNDER_THRESHOLD = "under_threshold"
+    CONDENSED = "condensed"
+    REAPPLIED = "reapplied"
+    OBSERVED = "observed"
+    FAILED_OPEN = "failed_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One content part of a message.
+
+    `text` is decoded text: what is counted and what a person reads (of a call: its name and
+    arguments). `value` is the JSON value that a shorter text may take the place of, or None where
+    nothing may. A tool result sent as a user's text (as agents without tool calling do) is a
+    RESULT without a `call_id`.
+    """
+
+    kind: Kind
+    text: str
+    span: Span
+    value: Span | None = None
+    call_id: str = ""
+    name: str = ""
+    images: int = 0
+    digest: bytes = b""
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message: spans relative to its first byte, `digest` equal for equal content.
+
+    The digest leaves `cache_control` out and takes a string for a single text block, since
+    clients move the one and flip the other while the message stays the same.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+    digest: bytes
+    markers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as read: what decides about it, and where its messages lie in `body`."""
+
+    body: bytes
+    model: str
+    array: Span
+    spans: tuple[Span, ...]
+    system: Span | None = None
+    tools: Span | None = None
+    max_output: int | None = None
+    stream: bool = False
+    server_state: bool = False
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of one message."""
+        span = self.spans[index]
+        return self.body[span.start : span.end]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Input and output tokens as the provider itself reported them; None where it said nothing.
+
+    `input_tokens` is everything that fills the window, cached parts included.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that was done to a conversation, for people to read.
+
+    `what` is "stub", "fold" or "drop". `first` and `last` are indices into the client's messages.
+    `before` and `after` are bounded excerpts.
+    """
+
+    what: str
+    first: int
+    last: int
+    kind: str
+    tokens_before: int
+    tokens_after: int
+    before: str
+    after: str
+    new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything there is to show about one request. `reason` is ours, never the client's words.
+
+    `sent` and `forwarded` are estimates in tokens of the whole request; `room` is what the model
+    can take in tokens; `steps` counts the steps of this conversation so far.
+    """
+
+    action: Action
+    reason: str
+    api: str = ""
+    model: str = ""
+    level: Level = Level.SAFE
+    room: int = 0
+    sent: int = 0
+    forwarded: int = 0
+    steps: int = 0
+    freed: int = 0
+    messages: int = 0
+    changes: Sequence[Change] = field(default_factory=tuple)
+    milliseconds: float = 0.0
+
+    @property
+    def utilisation(self) -> float:
+        """The share of what the model can take that the client's request fills."""
+        return self.sent / self.room if self.room else 0.0
