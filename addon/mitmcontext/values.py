@@ -53,6 +53,7 @@ class Kind(StrEnum):
     THINKING = "thinking"
     IMAGE = "image"
     DOCUMENT = "document"
+    ENVIRONMENT = "environment block"
     OPAQUE = "opaque item"
 
 
@@ -64,6 +65,14 @@ class Level(StrEnum):
     WARNING = "warning"
     CRITICAL = "critical"
     OVERFLOW = "overflow"
+
+
+class Standing(StrEnum):
+    """What a request is to its conversation."""
+
+    TURN = "a turn"
+    NO_TURN = "no turn"  # it belongs to the conversation: frozen edits are laid over it, no step
+    ALONE = "left alone"
 
 
 class Action(StrEnum):
@@ -103,13 +112,15 @@ class Message:
     """One message: spans relative to its first byte, `digest` equal for equal content.
 
     The digest leaves `cache_control` out and takes a string for a single text block, since
-    clients move the one and flip the other while the message stays the same.
+    clients move the one and flip the other while the message stays the same. `editable` is False
+    where something is odd (an unknown key, a lone surrogate): such a message is kept whole.
     """
 
     role: str
     parts: tuple[Part, ...]
     digest: bytes
     markers: int = 0
+    editable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +135,7 @@ class Request:
     tools: Span | None = None
     max_output: int | None = None
     stream: bool = False
-    server_state: bool = False
+    attested: bool = False
 
     def raw(self, index: int) -> bytes:
         """The bytes of one message."""

@@ -1,0 +1,17 @@
+"""The APIs that are understood, one module each. A new one is a new module and one line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import anthropic, openai_chat
+from .api import Api
+
+APIS: Final[tuple[Api, ...]] = (anthropic.MESSAGES, openai_chat.CHAT)
+
+
+def api_for(method: str, path: str) -> Api | None:
+    """The API that a request is for, by its method and its path without the query."""
+    if method != "POST":
+        return None
+    return next((api for api in APIS if api.recognises(path)), None)

@@ -1,0 +1,256 @@
+"""Anthropic Messages: `POST .../v1/messages` and its `count_tokens`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from . import spans
+from .api import (
+    MARKER,
+    Api,
+    block_digest,
+    is_array,
+    is_object,
+    is_string,
+    message_digest,
+    number_of,
+    outer,
+    quoted,
+    string_digest,
+    text_of,
+)
+from .typed import kind_of_user_text
+
+_DECIDING: Final = ("model", "messages", "system", "tools", "max_tokens", "stream")
+_COUNT: Final = "/v1/messages/count_tokens"
+# Claude Code's billing line with a digest over the body that the client made (`cch=`).
+_ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
+# Edits of the history by the server; keeping or clearing thinking changes nothing of ours.
+_SERVER_EDITS: Final = re.compile(rb'"(?:compact|clear_tool_uses)_\d+"')
+_SHAPE: Final = (400, 422)
+_NOT_SHAPE: Final = re.compile(
+    rb"prompt is too long|exceed context limit|credit balance|rate.?limit|api.?key|usage limits",
+    re.IGNORECASE,
+)
+
+
+def recognises(path: str) -> bool:
+    """Whether a POST to this path is for Messages (batches and the like are not)."""
+    return path.endswith(("/v1/messages", _COUNT))
+
+
+def read(body: bytes) -> Request:
+    """Find the messages and what decides about them.
+
+    Raises:
+        Unreadable: not a Messages request, or one that readers could take in two ways.
+    """
+    text = spans.readable(body)
+    fields = spans.unique(text, outer(text), _DECIDING)
+    if "messages" not in fields or "model" not in fields:
+        raise Unreadable("no messages or no model")
+    found = tuple(spans.elements(text, fields["messages"]))
+    if not found or not all(is_object(text, span) for span in found):
+        raise Unreadable("messages are not objects")
+    system = fields.get("system")
+    head = text[system.start : system.start + 2_000] if system else b""
+    return Request(
+        body=body,
+        model=text_of(text, fields["model"]),
+        array=fields["messages"],
+        spans=found,
+        system=system,
+        tools=fields.get("tools"),
+        max_output=number_of(text, fields.get("max_tokens")),
+        stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
+        attested=_ATTESTATION.search(head) is not None,
+    )
+
+
+def parse(raw: bytes) -> Message:
+    """Read one message.
+
+    Raises:
+        Unreadable: not a message of this API.
+    """
+    text = spans.readable(raw)
+    fields = spans.unique(text, outer(text))
+    if "role" not in fields or "content" not in fields:
+        raise Unreadable("a message without role or content")
+    role = text_of(text, fields["role"])
+    content = fields["content"]
+    if is_string(text, content):
+        said = text_of(text, content)
+        kind = _text_kind(role, said)
+        parts = [Part(kind, said, content, content, digest=string_digest(raw, content))]
+    else:
+        parts = [_block(text, raw, role, span) for span in spans.elements(text, content)]
+    rest = [raw[slice(*fields[key])] for key in sorted(fields) if key not in ("role", "content")]
+    return Message(
+        role=role,
+        parts=tuple(parts),
+        digest=message_digest(role, parts, rest),
+        markers=sum(part.marked for part in parts),
+        editable=not rest and role in ("user", "assistant") and text is raw,
+    )
+
+
+def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
+    """Claude Code names its requests; `count_tokens` asks about a conversation."""
+    if path.endswith(_COUNT):
+        return Standing.NO_TURN, "count_tokens"
+    named = headers.get("x-claude-code-request-class", "main")
+    if named == "compaction":
+        return Standing.NO_TURN, "the client's own compaction"
+    if named != "main":
+        return Standing.ALONE, "the client's own side request"
+    managed = request.body.rfind(b'"context_management"')
+    if managed >= 0 and _SERVER_EDITS.search(request.body, managed):
+        return Standing.NO_TURN, "the provider edits this history itself"
+    return Standing.TURN, ""
+
+
+def user_message(text: str) -> bytes:
+    """A user's message that holds this text."""
+    return b'{"role":"user","content":[{"type":"text","text":' + quoted(text) + b"}]}"
+
+
+def replacement(value: bytes, text: str) -> bytes:
+    """The text in place of a text or a tool result's content, keeping a cache marker inside."""
+    marker = _nested_marker(value) if value[:1] == b"[" else b""
+    if not marker:
+        return quoted(text)
+    return b'[{"type":"text","text":' + quoted(text) + b',"cache_control":' + marker + b"}]"
+
+
+def usage_of(event: Mapping[str, Any]) -> Usage | None:
+    """Usage of a plain answer, of `message_start`, or of `message_delta`.
+
+    The window is filled by uncached, cache-read and cache-written input together.
+    """
+    message = event.get("message")
+    usage = message.get("usage") if isinstance(message, dict) else event.get("usage")
+    if not isinstance(usage, dict):
+        if isinstance(event.get("input_tokens"), int):
+            return Usage(input_tokens=event["input_tokens"])
+        return None
+    fresh, read_, written = (
+        usage.get(key)
+        for key in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    )
+    whole = None if fresh is None else fresh + (read_ or 0) + (written or 0)
+    return Usage(whole, usage.get("output_tokens"), read_, written)
+
+
+def refuses_shape(status: int, body: bytes) -> bool:
+    """Whether an answer refuses how the request is built, and not its length or its sender."""
+    return (
+        status in _SHAPE
+        and b"invalid_request_error" in body
+        and _NOT_SHAPE.search(body) is None
+    )
+
+
+def _text_kind(role: str, text: str) -> Kind:
+    if role == "user":
+        return kind_of_user_text(text)
+    return Kind.PROSE if role == "assistant" else Kind.SYSTEM
+
+
+def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
+    fields = spans.unique(text, span)
+    if "type" not in fields:
+        raise Unreadable("a content block without type")
+    name = text_of(text, fields["type"])
+    digest = block_digest(raw, fields)
+    marked = MARKER in fields
+    if name == "text" and set(fields) <= {"type", "text", MARKER}:
+        said = text_of(text, fields["text"])
+        return Part(
+            _text_kind(role, said), said, span, fields["text"], digest=digest, marked=marked
+        )
+    if name == "tool_use" and {"id", "name", "input"} <= set(fields):
+        called = text_of(text, fields["name"])
+        given = text[slice(*fields["input"])].decode()
+        return Part(
+            Kind.CALL,
+            f"{called} {given}",
+            span,
+            call_id=text_of(text, fields["id"]),
+            name=called,
+            digest=digest,
+            marked=marked,
+        )
+    if name == "tool_result" and "tool_use_id" in fields:
+        said, images, value = _result(text, fields.get("content"))
+        return Part(
+            Kind.RESULT,
+            said,
+            span,
+            value,
+            call_id=text_of(text, fields["tool_use_id"]),
+            images=images,
+            digest=digest,
+            marked=marked,
+        )
+    if name in ("thinking", "redacted_thinking"):
+        said = text_of(text, fields["thinking"]) if "thinking" in fields else ""
+        return Part(Kind.THINKING, said, span, digest=digest, marked=marked)
+    if name == "image":
+        return Part(Kind.IMAGE, "", span, images=1, digest=digest, marked=marked)
+    kind = Kind.DOCUMENT if name == "document" else Kind.OPAQUE
+    return Part(kind, _bounded(text, span), span, digest=digest, marked=marked)
+
+
+def _result(text: bytes, content: Span | None) -> tuple[str, int, Span | None]:
+    """A tool result's text, the images in it, and the value that a stub may replace."""
+    if content is None:
+        return "", 0, None
+    if is_string(text, content):
+        return text_of(text, content), 0, content
+    if not is_array(text, content):
+        raise Unreadable("a tool result without content")
+    said, images, known = [], 0, True
+    for span in spans.elements(text, content):
+        fields = spans.unique(text, span)
+        name = text_of(text, fields["type"]) if "type" in fields else ""
+        if name == "text" and "text" in fields:
+            said.append(text_of(text, fields["text"]))
+            known &= set(fields) <= {"type", "text", MARKER}
+        elif name == "image":
+            images += 1
+            known = False
+        else:
+            said.append(_bounded(text, span))
+            known = False
+    return "\n".join(said), images, content if known else None
+
+
+def _bounded(text: bytes, span: Span) -> str:
+    """What an item that we do not know counts as: its JSON, base64 data left out."""
+    return re.sub(rb'"[A-Za-z0-9+/=]{2000,}"', b'""', text[slice(*span)]).decode()
+
+
+def _nested_marker(value: bytes) -> bytes:
+    found = b""
+    for span in spans.elements(value, Span(0, len(value))):
+        fields = dict(spans.members(value, span))
+        if MARKER in fields:
+            found = value[slice(*fields[MARKER])]
+    return found
+
+
+MESSAGES: Final = Api(
+    name="Anthropic Messages",
+    recognises=recognises,
+    read=read,
+    parse=parse,
+    standing=standing,
+    user_message=user_message,
+    replacement=replacement,
+    usage_of=usage_of,
+    refuses_shape=refuses_shape,
+)

@@ -1,0 +1,137 @@
+"""What every API module provides, and the small steps that their readers share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from ..values import Message, Part, Request, Span, Standing, Unreadable, Usage
+from . import spans
+
+MARKER: Final = "cache_control"
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One provider's API: everything that differs from vendor to vendor.
+
+    Attributes:
+        name: as shown to people.
+        recognises: whether a POST to this path (without its query) may be read by this API.
+        read: body to `Request`; raises `Unreadable`.
+        parse: the bytes of one message to `Message`; raises `Unreadable`.
+        standing: (path, headers in lower case, request) to what the request is to its
+            conversation, and why where it is no turn.
+        user_message: the bytes of a user's message that holds this text.
+        replacement: (bytes of the value, text) to the bytes that put the text in its place.
+        usage_of: one decoded answer, or one event of a streamed one, to what it reports.
+        refuses_shape: (status, body) of an answer: does it refuse how the request is built?
+    """
+
+    name: str
+    recognises: Callable[[str], bool]
+    read: Callable[[bytes], Request]
+    parse: Callable[[bytes], Message]
+    standing: Callable[[str, Mapping[str, str], Request], tuple[Standing, str]]
+    user_message: Callable[[str], bytes]
+    replacement: Callable[[bytes, str], bytes]
+    usage_of: Callable[[Mapping[str, Any]], Usage | None]
+    refuses_shape: Callable[[int, bytes], bool]
+
+
+def outer(text: bytes) -> Span:
+    """The span of a body's only value, without the space around it.
+
+    Raises:
+        Unreadable: the body is empty.
+    """
+    stripped = text.strip(b" \t\r\n")
+    if not stripped:
+        raise Unreadable("the body is empty")
+    start = text.index(stripped[:1])
+    return Span(start, start + len(stripped))
+
+
+def text_of(raw: bytes, span: Span) -> str:
+    """The string at `span`.
+
+    Raises:
+        Unreadable: something else stands there.
+    """
+    found = spans.value(raw, span)
+    if not isinstance(found, str):
+        raise Unreadable("a value is no string where one must be")
+    return found
+
+
+def number_of(raw: bytes, span: Span | None) -> int | None:
+    """The whole number at `span`, or None where there is none."""
+    found = spans.value(raw, span) if span else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def is_object(raw: bytes, span: Span) -> bool:
+    """Whether a JSON object stands at `span`."""
+    return raw[span.start : span.start + 1] == b"{"
+
+
+def is_array(raw: bytes, span: Span) -> bool:
+    """Whether a JSON array stands at `span`."""
+    return raw[span.start : span.start + 1] == b"["
+
+
+def is_string(raw: bytes, span: Span) -> bool:
+    """Whether a JSON string stands at `span`."""
+    return raw[span.start : span.start + 1] == b'"'
+
+
+def is_null(raw: bytes, span: Span) -> bool:
+    """Whether null stands at `span`."""
+    return raw[span.start : span.end] == b"null"
+
+
+def quoted(text: str) -> bytes:
+    """The text as a JSON string."""
+    return msgspec.json.encode(text)
+
+
+def digest(pieces: Iterable[bytes]) -> bytes:
+    """SHA-256 over length-prefixed pieces, so that no two different lists look alike."""
+    state = hashlib.sha256()
+    for piece in pieces:
+        state.update(len(piece).to_bytes(8, "big"))
+        state.update(piece)
+    return state.digest()
+
+
+def block_digest(raw: bytes, fields: Mapping[str, Span]) -> bytes:
+    """The digest of one content block, without its cache marker (and without nested ones)."""
+    pieces: list[bytes] = []
+    for key in sorted(fields):
+        if key != MARKER:
+            span = fields[key]
+            nested = key == "content" and is_array(raw, span)
+            pieces += (key.encode(), content_digest(raw, span) if nested else raw[slice(*span)])
+    return digest(pieces)
+
+
+def content_digest(raw: bytes, span: Span) -> bytes:
+    """The digest of a list of blocks; that of a single text block equals the bare string's."""
+    blocks = [spans.unique(raw, block) for block in spans.elements(raw, span)]
+    if len(blocks) == 1 and set(blocks[0]) - {MARKER} == {"type", "text"}:
+        return raw[slice(*blocks[0]["text"])]
+    return digest(block_digest(raw, fields) for fields in blocks)
+
+
+def message_digest(role: str, parts: Iterable[Part], rest: Iterable[bytes] = ()) -> bytes:
+    """The digest of a message: its role, its parts in order, and what else belongs to it."""
+    return digest([role.encode(), *(part.digest for part in parts), b"", *rest])
+
+
+def string_digest(raw: bytes, span: Span) -> bytes:
+    """The digest of a bare string: that of the text block which says the same."""
+    return digest([b"text", raw[slice(*span)], b"type", b'"text"'])

@@ -1,0 +1,240 @@
+"""OpenAI Chat Completions, as OpenAI and the many that follow its form take it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from . import spans
+from .api import (
+    MARKER,
+    Api,
+    block_digest,
+    is_array,
+    is_null,
+    is_object,
+    is_string,
+    message_digest,
+    number_of,
+    outer,
+    quoted,
+    string_digest,
+    text_of,
+)
+from .typed import kind_of_user_text
+
+_DECIDING: Final = (
+    "model",
+    "messages",
+    "tools",
+    "functions",
+    "max_tokens",
+    "max_completion_tokens",
+    "stream",
+)
+_ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_NOT_SHAPE: Final = re.compile(
+    rb"context_length_exceeded|maximum context length|context window|rate.?limit|quota|api.?key"
+    rb"|billing|too long",
+    re.IGNORECASE,
+)
+_SHAPE: Final = (400, 422)
+
+
+def recognises(path: str) -> bool:
+    """Whether a POST to this path is for Chat Completions, under whatever prefix."""
+    return path.endswith("/chat/completions")
+
+
+def read(body: bytes) -> Request:
+    """Find the messages and what decides about them.
+
+    Raises:
+        Unreadable: not a chat request, or one that readers could take in two ways.
+    """
+    text = spans.readable(body)
+    fields = spans.unique(text, outer(text), _DECIDING)
+    if "messages" not in fields:
+        raise Unreadable("no messages")
+    found = tuple(spans.elements(text, fields["messages"]))
+    if not found or not all(is_object(text, span) for span in found):
+        raise Unreadable("messages are not objects")
+    asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    return Request(
+        body=body,
+        model=text_of(text, fields["model"]) if "model" in fields else "",
+        array=fields["messages"],
+        spans=found,
+        tools=fields.get("tools") or fields.get("functions"),
+        max_output=number_of(text, asked),
+        stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
+    )
+
+
+def parse(raw: bytes) -> Message:
+    """Read one message.
+
+    Raises:
+        Unreadable: not a message of this API.
+    """
+    text = spans.readable(raw)
+    fields = spans.unique(text, outer(text))
+    if "role" not in fields:
+        raise Unreadable("a message without role")
+    role = text_of(text, fields["role"])
+    if role not in _ROLES:
+        raise Unreadable("a message with a role that is not known")
+    parts = [
+        *_content(text, raw, role, fields),
+        *_calls(text, raw, fields),
+        *_side_parts(text, raw, fields),
+    ]
+    read_ = ("role", "content", "tool_calls", "function_call", "refusal", "audio")
+    rest = [
+        piece
+        for key in sorted(fields)
+        if key not in (*read_, MARKER)
+        for piece in (key.encode(), raw[slice(*fields[key])])
+    ]
+    return Message(
+        role=role,
+        parts=tuple(parts),
+        digest=message_digest(role, parts, rest),
+        markers=sum(part.marked for part in parts) + (MARKER in fields),
+        editable=text is raw,
+    )
+
+
+def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
+    """Clients of this API do not name their side requests; each is a turn of its own history."""
+    return Standing.TURN, ""
+
+
+def user_message(text: str) -> bytes:
+    """A user's message that holds this text."""
+    return b'{"role":"user","content":' + quoted(text) + b"}"
+
+
+def replacement(value: bytes, text: str) -> bytes:
+    """The text in place of a message's content or of one text part's text."""
+    return quoted(text)
+
+
+def usage_of(event: Mapping[str, Any]) -> Usage | None:
+    """Usage of a plain answer or of the last streamed chunk (also where Groq puts it)."""
+    usage = event.get("usage")
+    if not isinstance(usage, dict):
+        side = event.get("x_groq")
+        usage = side.get("usage") if isinstance(side, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+
+
+def refuses_shape(status: int, body: bytes) -> bool:
+    """Whether an answer refuses how the request is built, and not its length or its sender."""
+    return status in _SHAPE and b'"error"' in body and _NOT_SHAPE.search(body) is None
+
+
+def _text_kind(role: str, text: str) -> Kind:
+    match role:
+        case "user":
+            return kind_of_user_text(text)
+        case "assistant":
+            return Kind.PROSE
+        case "tool" | "function":
+            return Kind.RESULT
+        case _:
+            return Kind.SYSTEM
+
+
+def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> list[Part]:
+    content = fields.get("content")
+    if content is None or is_null(text, content):
+        return []
+    call_id = text_of(text, fields["tool_call_id"]) if "tool_call_id" in fields else ""
+    name = text_of(text, fields["name"]) if role == "function" and "name" in fields else ""
+    if is_string(text, content):
+        said = text_of(text, content)
+        kind = _text_kind(role, said)
+        digest = string_digest(raw, content)
+        return [Part(kind, said, content, content, call_id, name, digest=digest)]
+    if not is_array(text, content):
+        raise Unreadable("a message's content is neither text nor parts")
+    return [_part(text, raw, role, call_id, span) for span in spans.elements(text, content)]
+
+
+def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
+    fields = spans.unique(text, span)
+    name = text_of(text, fields["type"]) if "type" in fields else ""
+    digest = block_digest(raw, fields)
+    marked = MARKER in fields
+    if name == "text" and set(fields) <= {"type", "text", MARKER}:
+        said = text_of(text, fields["text"])
+        kind = _text_kind(role, said)
+        return Part(kind, said, span, fields["text"], call_id, digest=digest, marked=marked)
+    if name == "image_url":
+        return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=digest, marked=marked)
+    said = re.sub(rb'"[A-Za-z0-9+/=]{2000,}"', b'""', text[slice(*span)]).decode()
+    return Part(Kind.OPAQUE, said, span, call_id=call_id, digest=digest, marked=marked)
+
+
+def _calls(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
+    found = []
+    listed = fields.get("tool_calls")
+    if listed is not None and is_array(text, listed):
+        for span in spans.elements(text, listed):
+            call = spans.unique(text, span)
+            if "id" not in call:
+                raise Unreadable("a tool call without id")
+            body = call.get("function") or call.get("custom")
+            name, said = _called(text, body) if body else ("", "")
+            digest = block_digest(raw, call)
+            call_id = text_of(text, call["id"])
+            found.append(
+                Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=digest)
+            )
+    legacy = fields.get("function_call")
+    if legacy is not None and is_object(text, legacy):
+        name, said = _called(text, legacy)
+        digest = block_digest(raw, spans.unique(text, legacy))
+        found.append(Part(Kind.CALL, said, legacy, name=name, digest=digest))
+    return found
+
+
+def _called(text: bytes, span: Span) -> tuple[str, str]:
+    fields = spans.unique(text, span)
+    name = text_of(text, fields["name"]) if "name" in fields else ""
+    given = fields.get("arguments") or fields.get("input")
+    return name, f"{name} {text_of(text, given) if given else ''}"
+
+
+def _side_parts(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
+    """A refusal or spoken answer: kept whole, since only the provider knows what it means."""
+    return [
+        Part(
+            Kind.OPAQUE,
+            text[slice(*fields[key])].decode(),
+            fields[key],
+            digest=block_digest(raw, {key: fields[key]}),
+        )
+        for key in ("refusal", "audio")
+        if key in fields and not is_null(text, fields[key])
+    ]
+
+
+CHAT: Final = Api(
+    name="OpenAI Chat Completions",
+    recognises=recognises,
+    read=read,
+    parse=parse,
+    standing=standing,
+    user_message=user_message,
+    replacement=replacement,
+    usage_of=usage_of,
+    refuses_shape=refuses_shape,
+)

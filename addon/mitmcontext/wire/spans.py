@@ -1,0 +1,194 @@
+"""Where values lie in a JSON text, to the byte.
+
+msgspec finds the end of every value at the speed of C (`Raw`), but says neither where a value
+begins nor whether a key stood twice. So the text is walked once more, from key to key and from
+element to element, jumping over each value by its length. Whatever cannot be walked that way is
+refused as `Unreadable`; nothing is ever searched for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from ..values import Edit, Span, Unreadable
+
+_SPACE: Final = re.compile(rb"[ \t\n\r]*+")
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]')
+_SCALAR: Final = re.compile(rb"[-+.0-9a-zA-Z]++")
+_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.DOTALL)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ANY: Final = msgspec.json.Decoder()
+
+Member = tuple[str, Span]
+
+
+def readable(body: bytes) -> bytes:
+    """The text to walk: `body` itself, or one of the same length with lone surrogates masked.
+
+    A lone surrogate escape (`\\ud800` without its other half) is legal in a body and must not
+    hinder us, but no strict decoder takes it. Spans found in the masked text hold in `body`.
+
+    Raises:
+        Unreadable: not UTF-8.
+    """
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            raise Unreadable("the body is not UTF-8") from None
+    return _ESCAPE.sub(_mask, body) if b"\\ud" in body or b"\\uD" in body else body
+
+
+def has_lone_surrogate(raw: bytes) -> bool:
+    """Whether a value holds a surrogate escape without its other half."""
+    return (b"\\ud" in raw or b"\\uD" in raw) and _ESCAPE.sub(_mask, raw) != raw
+
+
+def members(text: bytes, span: Span) -> list[Member]:
+    """The keys of the object at `span` with the spans of their values, in order, repeats included.
+
+    Raises:
+        Unreadable: no JSON object stands there.
+    """
+    try:
+        raws = _OBJECT.decode(memoryview(text)[span.start : span.end])
+    except (msgspec.MsgspecError, RecursionError):
+        raise Unreadable("the body is not a JSON object") from None
+    return _walk(text, span, raws) or _walk(text, span, {})
+
+
+def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]:
+    """As `members`, for an object in which none of `keys` (or, without any, no key) may repeat.
+
+    Raises:
+        Unreadable: no object, or a key that matters stands twice, so that readers may differ.
+    """
+    found: dict[str, Span] = {}
+    wanted = frozenset(keys)
+    for key, value in members(text, span):
+        if key in found and (not wanted or key in wanted):
+            raise Unreadable("a key stands twice")
+        found[key] = value
+    return found
+
+
+def elements(text: bytes, span: Span) -> list[Span]:
+    """The spans of the elements of the array at `span`.
+
+    Raises:
+        Unreadable: no JSON array stands there.
+    """
+    try:
+        raws = _ARRAY.decode(memoryview(text)[span.start : span.end])
+    except (msgspec.MsgspecError, RecursionError):
+        raise Unreadable("the body holds no array where one must be") from None
+    found = []
+    at = span.start
+    for raw in raws:
+        at = _after_space(text, at + 1)
+        found.append(Span(at, at + len(raw)))
+        at = _after_space(text, at + len(raw))
+    return found
+
+
+def value(text: bytes, span: Span) -> object:
+    """The decoded value at `span`.
+
+    Raises:
+        Unreadable: what stands there is not JSON.
+    """
+    try:
+        return _ANY.decode(memoryview(text)[span.start : span.end])
+    except (msgspec.MsgspecError, RecursionError):
+        raise Unreadable("the body is not JSON") from None
+
+
+def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
+    """The body with each edit's span replaced; every other byte stays as it is.
+
+    Raises:
+        ValueError: edits overlap or reach outside the body.
+    """
+    pieces = []
+    at = 0
+    for span, new in sorted(edits):
+        if not at <= span.start <= span.end <= len(body):
+            raise ValueError("edits overlap or reach outside the body")
+        pieces += (body[at : span.start], new)
+        at = span.end
+    pieces.append(body[at:])
+    return b"".join(pieces)
+
+
+def _walk(text: bytes, span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]:
+    """Go from key to key; an empty list where a value is not the one that msgspec kept.
+
+    msgspec keeps the last of several values with the same key. With no `raws` the end of each
+    value is found by counting brackets, which is slow and always right for valid JSON.
+    """
+    found: list[Member] = []
+    view = memoryview(text)
+    at = _after_space(text, span.start + 1)
+    while text[at] != 0x7D:
+        if text[at] == 0x2C:
+            at = _after_space(text, at + 1)
+        key = _STRING.match(text, at)
+        if key is None:
+            return []
+        start = _after_space(text, _after_space(text, key.end()) + 1)
+        name = _name(key.group())
+        if raws:
+            raw = raws.get(name)
+            end = start + len(raw) if raw is not None else start
+            if raw is None or view[start:end] != memoryview(raw):
+                return []
+        else:
+            end = _end(text, start)
+        found.append((name, Span(start, end)))
+        at = _after_space(text, end)
+        if text[at] not in b",}":
+            return []
+    return found if at + 1 == span.end else []
+
+
+def _name(key: bytes) -> str:
+    if b"\\" in key:
+        return str(_ANY.decode(key))
+    return key[1:-1].decode()
+
+
+def _end(text: bytes, start: int) -> int:
+    first = text[start]
+    if first == 0x22:
+        match = _STRING.match(text, start)
+        return match.end() if match else start
+    if first not in b"[{":
+        match = _SCALAR.match(text, start)
+        return match.end() if match else start
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        sign = token.group()
+        depth += (sign in (b"[", b"{")) - (sign in (b"]", b"}"))
+        if depth == 0:
+            return token.end()
+    return start
+
+
+def _after_space(text: bytes, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _mask(escape: re.Match[bytes]) -> bytes:
+    first, second = escape.group(1), escape.group(2)
+    if first is None or not first[:1] in b"dD" or first[1:2] in b"01234567":
+        return escape.group() if second is None else escape.group()[:6] + b"\\ufffd"
+    if first[1:2] in b"89abAB" and second is not None:
+        return escape.group()
+    return b"\\ufffd" if second is None else b"\\ufffd\\ufffd"
