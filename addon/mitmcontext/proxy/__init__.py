@@ -1,0 +1,1 @@
+"""Everything that touches the world: mitmproxy, clocks, the process itself."""
