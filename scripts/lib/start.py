@@ -1,0 +1,248 @@
+"""Start mitmweb or mitmdump with the addon, and say where everything is.
+
+What we set beforehand ranks like mitmproxy's own defaults: the confdir's config.yaml and the
+command line win. Everything that is printed is read back from the running proxy. The token for
+mitmweb is its own, made anew at each start; it never stands on a command line.
+"""
+
+# ruff: noqa: E402  (the first statement must come before the slow imports)
+import signal
+
+# Ctrl-C while mitmproxy's many modules load ends quietly; later mitmproxy sees to it itself.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+import errno
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import certifi
+from mitmproxy import ctx, options
+from mitmproxy.exceptions import OptionsError
+from mitmproxy.proxy.mode_servers import ServerInstance
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.tools import cmdline
+from mitmproxy.tools import main as mitmproxy_main
+from mitmproxy.tools.dump import DumpMaster
+from mitmproxy.tools.web.master import WebMaster
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDON = ROOT / "addon" / "context.py"
+CONFDIR = ROOT / ".mitmproxy"
+CACHE_DIR = ROOT / ".cache" / "context"
+
+# Where systems keep the authorities they trust, as one file.
+SYSTEM_ROOTS = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch, Alpine
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Red Hat
+    "/etc/pki/tls/certs/ca-bundle.crt",  # older Red Hat
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS, the BSDs
+)
+CA_NAME = "mitmproxy-ca-cert.pem"
+BUNDLE_NAME = "mitmcontext-ca-bundle.pem"
+
+# Tools behind these modes are sent here by HTTPS_PROXY; those behind others have ways of their own.
+PROXY_MODES = ("regular", "upstream")
+
+
+class Web(WebMaster):
+    """mitmweb with our defaults."""
+
+    def __init__(self, opts: options.Options) -> None:
+        super().__init__(opts)
+        set_defaults(opts)
+        opts.update(web_open_browser=False, web_columns=[*opts.web_columns, "comment"])
+        self.addons.add(Announcement())
+
+
+class Dump(DumpMaster):
+    """mitmdump with our defaults."""
+
+    def __init__(self, opts: options.Options) -> None:
+        super().__init__(opts)
+        set_defaults(opts)
+        self.addons.add(Announcement())
+
+
+def set_defaults(opts: options.Options) -> None:
+    """Stay inside the checkout and on this machine. Makes the proxy's CA if there is none yet."""
+    opts.update(confdir=str(CONFDIR), listen_host="127.0.0.1")
+
+
+class Announcement:
+    """Says where everything is, once everything is there."""
+
+    def running(self) -> None:
+        """Print to standard output, where a person or a script waits for it."""
+        print("\n".join(announcement(os.environ)), flush=True)
+
+
+def announcement(environment: Mapping[str, str]) -> Iterator[str]:
+    """What to open and what to paste, as it really is now."""
+    servers = list(ctx.master.addons.get("proxyserver").servers)
+    yield "mitmcontext is running."
+    for server in servers:
+        yield f"  {server.mode.description}: {' '.join(addresses(server)) or 'started'}"
+    if isinstance(ctx.master, WebMaster):
+        yield f"  mitmweb: {ctx.master.web_url}"
+    proxies = [url for s in servers if s.mode.type_name in PROXY_MODES for url in addresses(s)]
+    if proxies:
+        yield "Paste this where your tools run (certs/README.md says more):"
+        yield from export_lines(proxies[0], Path(ctx.options.confdir).expanduser(), environment)
+
+
+def addresses(server: ServerInstance[ProxyMode]) -> list[str]:
+    """The server's addresses as this machine reaches them, without repeats."""
+    hosts = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}  # noqa: S104  (shown, not listened on)
+    found = [(hosts.get(address[0], address[0]), address[1]) for address in server.listen_addrs]
+    return list(dict.fromkeys(f"http://{bracketed(host)}:{port}" for host, port in found))
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def export_lines(proxy: str, confdir: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Shell lines that send a tool through the proxy and make it trust the proxy's CA.
+
+    Lower-case names win over upper-case ones in many tools, so they are set too where they are.
+    """
+    ways = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1"}
+    ways |= {name.lower(): value for name, value in ways.items() if name.lower() in environment}
+    bundle = confdir / BUNDLE_NAME
+    ca = confdir / CA_NAME
+    if not ca.exists():  # a CA of the user's own
+        ca = bundle
+    yield export(ways)
+    yield export(
+        {
+            "NODE_EXTRA_CA_CERTS": str(ca),
+            "CODEX_CA_CERTIFICATE": str(ca),
+            "NODE_USE_ENV_PROXY": "1",
+        }
+    )
+    yield export(
+        dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(bundle))
+    )
+
+
+def export(variables: Mapping[str, str]) -> str:
+    """One line for a POSIX shell."""
+    pairs = (f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    return f"  export {' '.join(pairs)}"
+
+
+def write_bundle(confdir: Path, environment: Mapping[str, str]) -> None:
+    """Write the system's authorities and the proxy's, for variables that replace the system's."""
+    ca: bytes = ctx.master.addons.get("tlsconfig").certstore.default_ca.to_pem()
+    bundle = confdir / BUNDLE_NAME
+    unfinished = bundle.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(system_roots(environment).rstrip(b"\n") + b"\n" + ca)
+    unfinished.replace(bundle)
+
+
+def system_roots(environment: Mapping[str, str]) -> bytes:
+    """What this machine trusts: as its user has set it, else as the system has, else Mozilla's."""
+    own = environment.get("SSL_CERT_FILE", "")
+    # Started from a shell that has our lines: that bundle is a result, not a source.
+    candidates = [own] if own and Path(own).name != BUNDLE_NAME else []
+    for candidate in (*candidates, *SYSTEM_ROOTS):
+        try:
+            roots = Path(candidate).read_bytes()
+        except OSError:
+            continue
+        if b"BEGIN CERTIFICATE" in roots:
+            return roots
+    return Path(certifi.where()).read_bytes()
+
+
+class Wish(NamedTuple):
+    """A port we are about to listen on, and the argument that would choose another."""
+
+    host: str
+    port: int
+    other: str
+
+
+def wishes() -> Iterator[Wish]:
+    """Every TCP port that the options ask for."""
+    opts = ctx.options
+    modes = [ProxyMode.parse(spec) for spec in opts.mode] if opts.server else []
+    for mode in modes:
+        port = mode.listen_port(opts.listen_port)
+        if port and mode.transport_protocol != "udp":
+            other = f"--listen-port {port + 10}"
+            if mode.custom_listen_port is not None:
+                other = f"--mode {mode.full_spec.removesuffix(str(port))}{port + 10}"
+            yield Wish(mode.listen_host(opts.listen_host), port, other)
+    if isinstance(ctx.master, WebMaster):
+        yield Wish(opts.web_host, opts.web_port, f"--web-port {opts.web_port + 10}")
+
+
+def refuse_taken_ports() -> None:
+    """Stop here, in one sentence, rather than on a port that nobody asked for."""
+    taken = [wish for wish in wishes() if is_taken(wish)]
+    if taken:
+        ports = " and ".join(f"{wish.host or '*'}:{wish.port}" for wish in taken)
+        others = " ".join(dict.fromkeys(wish.other for wish in taken))
+        raise OptionsError(
+            f"{ports} {'is' if len(taken) == 1 else 'are'} in use; stop what listens there, "
+            f"or choose another port: {others}"
+        )
+
+
+def is_taken(wish: Wish) -> bool:
+    """Other obstacles to listening are left for mitmproxy to report."""
+    family = socket.AF_INET6 if ":" in wish.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((wish.host, wish.port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def before_listening(args: argparse.Namespace) -> dict[str, object]:
+    """Called by mitmproxy once all options are known. Returns more of them to set."""
+    refuse_taken_ports()
+    write_bundle(Path(ctx.options.confdir).expanduser(), os.environ)
+    # Scripts of the user's own come beside ours, whichever way they are named.
+    also = [s.removeprefix("scripts=") for s in args.setoptions if s.startswith("scripts=")]
+    more: dict[str, object] = {"scripts": [*ctx.options.scripts, *also]}
+    if args.filter_args:
+        # As mitmdump itself does.
+        names = ("save_stream_filter", "readfile_filter", "dumper_filter")
+        more |= dict.fromkeys(names, " ".join(args.filter_args))
+    return more
+
+
+def web_parser(opts: options.Options) -> argparse.ArgumentParser:
+    """mitmweb's own, with what mitmproxy expects of a program that looks at its arguments."""
+    parser: argparse.ArgumentParser = cmdline.mitmweb(opts)
+    parser.set_defaults(filter_args=[])
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run until told to stop. mitmproxy exits by itself, with 1, where it cannot start."""
+    dump = "--dump" in arguments
+    rest = [argument for argument in arguments if argument != "--dump"]
+    # mitmproxy names itself in its messages by this.
+    sys.argv = ["mitmdump" if dump else "mitmweb", "-s", str(ADDON), *rest]
+    os.environ.setdefault("CONTEXT_CACHE_DIR", str(CACHE_DIR))
+    if dump:
+        mitmproxy_main.run(Dump, cmdline.mitmdump, sys.argv[1:], before_listening)
+    else:
+        mitmproxy_main.run(Web, web_parser, sys.argv[1:], before_listening)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
