@@ -1,0 +1,183 @@
+"""What is counted while the proxy runs: numbers and our own words, never anything of a request.
+
+All of it lives in one plain dict, so that it can outlast the classes when the code is reloaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mitmcontext.values import Action, Outcome
+
+STEPS_KEPT = 1000
+"""How many steps are remembered one by one."""
+
+_REASONS_KEPT = 200  # Reasons are ours and few; a bound all the same.
+_OTHER = "other"
+
+
+def _fresh() -> dict[str, Any]:
+    return {
+        "seen": 0,
+        "recognised": 0,
+        "refused_after_rewrite": 0,
+        "actions": {action.value: 0 for action in Action},
+        "left_alone": {},
+        "failures": {},
+        "sent": 0,
+        "forwarded": 0,
+        "would_save": 0,
+        "steps": 0,
+        "steps_freed": [],
+        "freed": 0,
+        "step_ms": 0.0,
+        "prefix_breaks_unexplained": 0,
+        "cache_hits": 0,
+        "cache_misses": 0,
+        "uptime": 0.0,
+    }
+
+
+class Figures:
+    """The counters of one running proxy. `clock` gives seconds and never goes back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._all = _fresh()
+
+    def saw(self) -> None:
+        """A request that is no LLM request, and of which there is nothing else to say."""
+        self._all["seen"] += 1
+
+    def record(self, outcome: Outcome) -> None:
+        """A request that was looked at, and what became of it."""
+        figures = self._all
+        figures["seen"] += 1
+        if outcome.api:
+            figures["recognised"] += 1
+        figures["actions"][outcome.action.value] += 1
+        figures["sent"] += outcome.sent
+        if outcome.action is Action.OBSERVED:
+            # It went out as it came. What it says of forwarding is what would have been.
+            figures["forwarded"] += outcome.sent
+            figures["would_save"] += outcome.sent - outcome.forwarded
+        else:
+            figures["forwarded"] += outcome.forwarded
+        if outcome.action is Action.LEFT_ALONE:
+            _count(figures["left_alone"], outcome.reason)
+        elif outcome.action is Action.FAILED_OPEN:
+            _count(figures["failures"], outcome.reason)
+        elif outcome.action is Action.CONDENSED:
+            figures["steps"] += 1
+            figures["freed"] += outcome.freed
+            figures["step_ms"] += outcome.milliseconds
+            figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-STEPS_KEPT:]
+
+    def failed(self, reason: str) -> None:
+        """Something beside the requests went wrong, such as reading along with an answer."""
+        _count(self._all["failures"], reason)
+
+    def refused(self) -> None:
+        """The provider refused the shape of a request that we had rewritten."""
+        self._all["refused_after_rewrite"] += 1
+
+    def broke_prefix(self) -> None:
+        """A forwarded prefix changed without a step and without the client's doing: a defect."""
+        self._all["prefix_breaks_unexplained"] += 1
+
+    def counted(self, hits: int, misses: int) -> None:
+        """So many messages' counts were known, so many had to be made."""
+        self._all["cache_hits"] += hits
+        self._all["cache_misses"] += misses
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything, as `stats.json` has it."""
+        figures = self._all
+        actions = figures["actions"]
+        steps = figures["steps"]
+        errors = actions[Action.FAILED_OPEN.value] + figures["refused_after_rewrite"]
+        return {
+            "requests": {
+                "seen": figures["seen"],
+                "recognised": figures["recognised"],
+                **actions,
+                "refused_after_rewrite": figures["refused_after_rewrite"],
+            },
+            "tokens": {
+                "sent": figures["sent"],
+                "forwarded": figures["forwarded"],
+                "saved": figures["sent"] - figures["forwarded"],
+                "would_save": figures["would_save"],
+            },
+            "steps": steps,
+            "steps_freed": list(figures["steps_freed"]),
+            "prefix_breaks_unexplained": figures["prefix_breaks_unexplained"],
+            "cache_hit_ratio": _share(
+                figures["cache_hits"], figures["cache_hits"] + figures["cache_misses"]
+            ),
+            "condensation_stats": {
+                "success_rate": _share(steps, steps + errors),
+                "avg_processing_time_ms": round(_share(figures["step_ms"], steps), 3),
+                "avg_tokens_saved": round(_share(figures["freed"], steps), 1),
+            },
+            "memory_usage_mb": round(memory_usage() / 2**20, 1),
+            "error_rate": _share(errors, figures["recognised"]),
+            "uptime_seconds": round(self._uptime(), 3),
+            "left_alone": dict(figures["left_alone"]),
+            "failures": dict(figures["failures"]),
+        }
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._all = _fresh()
+        self._began = self._clock()
+
+    def state(self) -> dict[str, Any]:
+        """Plain values that `restore` takes, also that of a later version of this class."""
+        return copy.deepcopy(self._all) | {"uptime": self._uptime()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there. What is missing or of another kind stays as it is."""
+        for name, mine in self._all.items():
+            theirs = state.get(name)
+            if isinstance(mine, dict) and isinstance(theirs, dict):
+                mine.update(copy.deepcopy(theirs))
+            elif isinstance(theirs, type(mine)):
+                self._all[name] = copy.deepcopy(theirs)
+
+    def _uptime(self) -> float:
+        return float(self._all["uptime"] + self._clock() - self._began)
+
+
+def memory_usage() -> int:
+    """The bytes of memory that this process occupies; elsewhere than on Linux, its highest mark."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+    except (OSError, ValueError, IndexError):
+        return _highest_memory_usage()
+
+
+def _highest_memory_usage() -> int:
+    try:
+        import resource  # not everywhere
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _count(reasons: dict[str, int], reason: str) -> None:
+    known = reason in reasons or len(reasons) < _REASONS_KEPT
+    name = reason if known else _OTHER
+    reasons[name] = reasons.get(name, 0) + 1
+
+
+def _share(part: float, whole: float) -> float:
+    return round(part / whole, 6) if whole else 0.0
