@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Kind, Message, Part
@@ -21,15 +21,20 @@ Count = Callable[[str], int]
 
 def message_tokens(message: Message, family: Family, count: Count) -> int:
     """Input tokens of one message: per_message + text·n(parts) + per_call·calls + images."""
-    return _up(family.per_message + sum(_part(part, family, count) for part in message.parts))
+    tokens = family.per_message + family.per_call * _calls_and_results(message.parts)
+    for part in message.parts:
+        tokens += family.text * count(part.text) if part.text else 0.0
+        tokens += family.per_image * _images(part)
+    return _up(tokens)
 
 
-def _part(part: Part, family: Family, count: Count) -> float:
-    tokens = family.text * count(part.text) if part.text else 0.0
-    if part.kind is Kind.CALL or (part.kind is Kind.RESULT and part.call_id):
-        # A result without an id is a user's text in the API's eyes, and wrapped as such.
-        tokens += family.per_call
-    return tokens + family.per_image * _images(part)
+def _calls_and_results(parts: Sequence[Part]) -> int:
+    """How many calls and results there are; a result may have several parts.
+
+    A result without an id is a user's text in the API's eyes, and wrapped as such.
+    """
+    results = {part.call_id for part in parts if part.kind is Kind.RESULT and part.call_id}
+    return sum(part.kind is Kind.CALL for part in parts) + len(results)
 
 
 def _images(part: Part) -> int:

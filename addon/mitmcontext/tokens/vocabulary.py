@@ -58,6 +58,7 @@ SLICE = 16_384
 # still belong to the punctuation before it.
 AFTER_LINE = re.compile(r"\n(?=[ \t]*[^\s/])")
 BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z0-9])(?= [A-Za-z0-9])")
+LOOKAHEAD = 256  # in characters behind a cut; few lines are indented deeper
 
 
 def load(name: str) -> Encoding:
@@ -118,6 +119,8 @@ def _cut(text: str, low: int, high: int) -> int:
 def _last(pattern: re.Pattern[str], text: str, low: int, high: int) -> int | None:
     """Where the last match that ends within `low`..`high` ends."""
     end = None
-    for match in pattern.finditer(text, low, high):
+    for match in pattern.finditer(text, low, high + LOOKAHEAD):
+        if match.end() > high:
+            break
         end = match.end()
     return end
