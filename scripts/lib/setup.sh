@@ -36,7 +36,7 @@ keep_inside_the_checkout() {
 run_pip() {
     (
         unset PIP_TARGET PIP_PREFIX PIP_ROOT
-        export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
+        export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore
         cd "$root" || exit 1
         pip_python=$1
         shift
@@ -113,7 +113,7 @@ bring_uv() {
 bring_python() {
     say "No Python $oldest or newer found. Bringing one into the checkout ..."
     uv=$(bring_uv) || return 1
-    "$uv" python install --quiet --no-bin "$(cat "$root/.python-version")" >&2 || return 1
+    "$uv" python install --no-bin "$(cat "$root/.python-version")" >&2 || return 1
     find_python
 }
 
@@ -142,7 +142,8 @@ make_environment() {
     python=$(find_python) || python=$(bring_python) ||
         fail "mitmcontext needs Python $oldest or newer (with venv) and could not get one by itself: install Python 3.13, then start this again."
     say "Setting up in $venv (once; about half a minute) ..."
-    rm -rf "$venv"
+    # With what a killed pip could not clear away.
+    rm -rf "$venv" "$cache"/tmp/pip-*
     "$python" -m venv "$venv" ||
         fail "Making a virtual environment with $python failed; see above."
     install_locked run "$root/requirements.lock"

@@ -94,7 +94,13 @@ def announcement(environment: Mapping[str, str]) -> Iterator[str]:
     proxies = [url for s in servers if s.mode.type_name in PROXY_MODES for url in addresses(s)]
     if proxies:
         yield "Paste this where your tools run (certs/README.md says more):"
-        yield from export_lines(proxies[0], Path(ctx.options.confdir).expanduser(), environment)
+        yield from export_lines(proxies[0], confdir(), environment)
+
+
+def confdir() -> Path:
+    """Where mitmproxy keeps its CA, in a form that can be pasted elsewhere."""
+    path: str = ctx.options.confdir
+    return Path(path).expanduser().absolute()
 
 
 def addresses(server: ServerInstance[ProxyMode]) -> list[str]:
@@ -109,15 +115,15 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def export_lines(proxy: str, confdir: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def export_lines(proxy: str, folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """Shell lines that send a tool through the proxy and make it trust the proxy's CA.
 
     Lower-case names win over upper-case ones in many tools, so they are set too where they are.
     """
     ways = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1"}
     ways |= {name.lower(): value for name, value in ways.items() if name.lower() in environment}
-    bundle = confdir / BUNDLE_NAME
-    ca = confdir / CA_NAME
+    bundle = folder / BUNDLE_NAME
+    ca = folder / CA_NAME
     if not ca.exists():  # a CA of the user's own
         ca = bundle
     yield export(ways)
@@ -139,10 +145,10 @@ def export(variables: Mapping[str, str]) -> str:
     return f"  export {' '.join(pairs)}"
 
 
-def write_bundle(confdir: Path, environment: Mapping[str, str]) -> None:
+def write_bundle(folder: Path, environment: Mapping[str, str]) -> None:
     """Write the system's authorities and the proxy's, for variables that replace the system's."""
     ca: bytes = ctx.master.addons.get("tlsconfig").certstore.default_ca.to_pem()
-    bundle = confdir / BUNDLE_NAME
+    bundle = folder / BUNDLE_NAME
     unfinished = bundle.with_suffix(f".{os.getpid()}")
     unfinished.write_bytes(system_roots(environment).rstrip(b"\n") + b"\n" + ca)
     unfinished.replace(bundle)
@@ -213,7 +219,7 @@ def is_taken(wish: Wish) -> bool:
 def before_listening(args: argparse.Namespace) -> dict[str, object]:
     """Called by mitmproxy once all options are known. Returns more of them to set."""
     refuse_taken_ports()
-    write_bundle(Path(ctx.options.confdir).expanduser(), os.environ)
+    write_bundle(confdir(), os.environ)
     # Scripts of the user's own come beside ours, whichever way they are named.
     also = [s.removeprefix("scripts=") for s in args.setoptions if s.startswith("scripts=")]
     more: dict[str, object] = {"scripts": [*ctx.options.scripts, *also]}
