@@ -1,0 +1,442 @@
+"""How one request is shown to people: a comment, a mark, a log line and a content view.
+
+An `Outcome` becomes a plain, bounded dict in `flow.metadata`, which is saved with the flow and read
+back by the content view, also by a later version of this code. Excerpts are the words of clients
+and of whatever their tools read: whatever could steer a terminal, hide text or turn its direction
+is made visible before it gets anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from mitmproxy import contentviews
+
+from mitmcontext.values import Action, Change, Level, Outcome
+
+KEY: Final = "mitmcontext"
+"""Where in `flow.metadata` the dict is, and what the view is called."""
+
+WIDTH: Final = 96
+MAX_LINES: Final = 500
+"""mitmproxy shows 512 lines of a view unless told otherwise."""
+
+_MAX_CHANGES = 300
+_EXCERPTS = 64 * 1024  # Characters of all excerpts of a flow together; they live as long as it.
+_LONGEST_EXCERPT = 2000
+_EXCERPT_LINES = 10  # Lines of each excerpt, while there is room ...
+_FEWER_LINES = 5  # ... and where there is not, before the small changes go without.
+_BAR = 40
+
+MARKS: Final = {
+    Action.CONDENSED: ":scissors:",
+    Action.REAPPLIED: ":recycle:",
+    Action.OBSERVED: ":eyes:",
+    Action.FAILED_OPEN: ":warning:",
+}
+
+_TITLES = {
+    Action.LEFT_ALONE: "Left alone: forwarded as the client sent it",
+    Action.UNDER_THRESHOLD: "Forwarded as the client sent it",
+    Action.CONDENSED: "Condensed",
+    Action.REAPPLIED: "Earlier steps re-applied, nothing new",
+    Action.OBSERVED: "Observed: forwarded as the client sent it, but could have been condensed",
+    Action.FAILED_OPEN: "Failed open: a new step was due and could not be taken",
+}
+
+_DONE = {"stub": "stubbed", "fold": "folded", "drop": "dropped"}
+_SHORT = {"tool result": "result", "tool call": "call", "thinking": "thinking block"}
+
+_BIDI_AND_HIDDEN = "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+_UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_BIDI_AND_HIDDEN}]")
+
+
+def comment(outcome: Outcome) -> str:
+    """A flow's comment: how full, how much, what was done."""
+    match outcome.action:
+        case Action.LEFT_ALONE:
+            return f"left alone: {_line(outcome.reason)}"
+        case Action.FAILED_OPEN:
+            return _joined(_fullness(outcome), _sizes(outcome), f"failed open: {outcome.reason}")
+        case Action.UNDER_THRESHOLD:
+            return _joined(_fullness(outcome), _sizes(outcome))
+        case Action.CONDENSED:
+            done = summary(change for change in outcome.changes if change.new)
+            return _joined(_fullness(outcome), _sizes(outcome), done, f"step {outcome.steps}")
+        case Action.OBSERVED:
+            would = summary(outcome.changes)
+            return _joined(_fullness(outcome), f"would be {_sizes(outcome)}", would)
+        case Action.REAPPLIED:
+            again = f"step {outcome.steps} re-applied" if outcome.steps else "re-applied"
+            return _joined(_fullness(outcome), _sizes(outcome), again)
+
+
+def mark(outcome: Outcome) -> str:
+    """A flow's mark, by the emoji names that mitmproxy knows; empty if there is nothing to see."""
+    return MARKS.get(outcome.action, "")
+
+
+def log_line(outcome: Outcome, host: str) -> str:
+    """One line for the log of mitmdump."""
+    what = _joined(comment(outcome), f"{outcome.milliseconds:.0f} ms")
+    return f"{_line(host)} {_line(outcome.model)}: {what}"
+
+
+def summary(changes: Iterable[Change]) -> str:
+    """What was done in a few words, such as `12 results stubbed, 9 messages folded`."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for change in changes:
+        counts[_noun(change), change.what] += _extent(change)
+    return ", ".join(
+        f"{count:,} {noun if count == 1 else noun + 's'} {_DONE.get(what, what)}"
+        for (noun, what), count in counts.items()
+    )
+
+
+def to_metadata(outcome: Outcome) -> dict[str, Any]:
+    """The outcome in plain values, bounded and safe to show, for `flow.metadata[KEY]`."""
+    shown = outcome.changes[:_MAX_CHANGES]
+    room = min(_LONGEST_EXCERPT, _EXCERPTS // (2 * len(shown))) if shown else 0
+    return {
+        "version": 1,
+        "action": outcome.action.value,
+        "reason": _line(outcome.reason),
+        "api": _line(outcome.api),
+        "model": _line(outcome.model),
+        "level": outcome.level.value,
+        "room": outcome.room,
+        "sent": outcome.sent,
+        "forwarded": outcome.forwarded,
+        "steps": outcome.steps,
+        "freed": outcome.freed,
+        "messages": outcome.messages,
+        "milliseconds": float(outcome.milliseconds),
+        "changes": [_change_to_metadata(change, room) for change in shown],
+        "changes_in_all": len(outcome.changes),
+    }
+
+
+def _change_to_metadata(change: Change, room: int) -> dict[str, Any]:
+    return {
+        "what": _line(change.what),
+        "first": change.first,
+        "last": change.last,
+        "kind": _line(change.kind),
+        "tokens_before": change.tokens_before,
+        "tokens_after": change.tokens_after,
+        "before": _excerpt(change.before, room),
+        "after": _excerpt(change.after, room),
+        "new": change.new,
+    }
+
+
+def from_metadata(metadata: object) -> Outcome | None:
+    """The outcome again, or None if this is nothing that `to_metadata` made.
+
+    It may come out of a file that somebody else wrote, so that it is bounded and cleaned again.
+    """
+    if not isinstance(metadata, Mapping):
+        return None
+    try:
+        outcome = Outcome(
+            action=Action(metadata["action"]),
+            reason=_text(metadata["reason"]),
+            api=_text(metadata["api"]),
+            model=_text(metadata["model"]),
+            level=Level(metadata["level"]),
+            room=int(metadata["room"]),
+            sent=int(metadata["sent"]),
+            forwarded=int(metadata["forwarded"]),
+            steps=int(metadata["steps"]),
+            freed=int(metadata["freed"]),
+            messages=int(metadata["messages"]),
+            milliseconds=float(metadata["milliseconds"]),
+            changes=tuple(_change(item) for item in metadata["changes"][:_MAX_CHANGES]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return outcome
+
+
+def _change(item: Mapping[str, Any]) -> Change:
+    return Change(
+        what=_text(item["what"]),
+        first=int(item["first"]),
+        last=int(item["last"]),
+        kind=_text(item["kind"]),
+        tokens_before=int(item["tokens_before"]),
+        tokens_after=int(item["tokens_after"]),
+        before=_excerpt(item["before"], _LONGEST_EXCERPT),
+        after=_excerpt(item["after"], _LONGEST_EXCERPT),
+        new=bool(item["new"]),
+    )
+
+
+class ContextView(contentviews.Contentview):
+    """What was counted in a request and what was done to it, instead of its JSON."""
+
+    name = KEY
+    syntax_highlight: contentviews.SyntaxHighlight = "none"
+
+    def prettify(self, data: bytes, metadata: contentviews.Metadata) -> str:
+        """The page for this flow."""
+        kept = metadata.flow.metadata.get(KEY) if metadata.flow else None
+        outcome = from_metadata(kept)
+        if outcome is None:
+            raise ValueError("mitmcontext has not looked at this request")
+        in_all = kept.get("changes_in_all") if isinstance(kept, Mapping) else None
+        return render(outcome, in_all if isinstance(in_all, int) else len(outcome.changes))
+
+    def render_priority(self, data: bytes, metadata: contentviews.Metadata) -> float:
+        """Before JSON where there is something to see, behind it where the body went untouched."""
+        flow = metadata.flow
+        if flow is None or KEY not in flow.metadata:
+            return -1
+        if metadata.http_message is not getattr(flow, "request", None):
+            return -1
+        kept = flow.metadata[KEY]
+        action = kept.get("action") if isinstance(kept, Mapping) else None
+        if action not in list(Action):
+            return -1
+        return 2.0 if action in MARKS else 0.5
+
+
+def render(outcome: Outcome, changes_in_all: int | None = None) -> str:
+    """The page that the content view shows."""
+    head = [*_head(outcome), *_account(outcome)]
+    left_out = max(0, (changes_in_all or 0) - len(outcome.changes))
+    lines = [*head, *_changes(outcome, MAX_LINES - len(head), left_out)]
+    return "\n".join(line.rstrip() for line in lines[:MAX_LINES]) + "\n"
+
+
+def _head(outcome: Outcome) -> Iterator[str]:
+    done = summary(change for change in outcome.changes if change.new)
+    step = f"step {outcome.steps}" if outcome.action is Action.CONDENSED else ""
+    yield _joined(_TITLES[outcome.action], step, done)
+    yield ""
+    if outcome.room and outcome.sent:
+        yield _bar("as sent", outcome.sent, outcome.room)
+        if outcome.forwarded != outcome.sent:
+            label = "would be" if outcome.action is Action.OBSERVED else "forwarded"
+            yield _bar(label, outcome.forwarded, outcome.room)
+        yield ""
+
+
+def _account(outcome: Outcome) -> Iterator[str]:
+    yield from _row("why", outcome.reason)
+    if outcome.room and outcome.action is not Action.LEFT_ALONE:
+        yield from _row("level", _level(outcome))
+    if outcome.sent:
+        saved = outcome.sent - outcome.forwarded
+        share = f", {_percent(saved, outcome.sent)} less" if saved > 0 else ""
+        arrow = f" → {outcome.forwarded:,}" if saved else ""
+        yield from _row("tokens", f"{outcome.sent:,}{arrow} (estimated{share})")
+    if outcome.freed:
+        yield from _row("step", f"number {outcome.steps}, freed {outcome.freed:,} tokens")
+    elif outcome.steps:
+        yield from _row("steps", f"{outcome.steps:,} so far in this conversation")
+    if outcome.room:
+        yield from _row("window", f"{outcome.room:,} tokens for input")
+    yield from _row("model", _joined(outcome.model, outcome.api))
+    if outcome.messages:
+        yield from _row("messages", f"{outcome.messages:,} in the client's request")
+    yield from _row("took", f"{outcome.milliseconds:,.1f} ms")
+    yield ""
+
+
+def _row(label: str, value: str) -> Iterator[str]:
+    if value:
+        first, *more = _wrapped(value, WIDTH - 12)
+        yield f"{label:<11} {first}"
+        yield from (f"{'':<11} {line}" for line in more)
+
+
+def _changes(outcome: Outcome, room: int, left_out: int) -> Iterator[str]:
+    """All changes in short, then each with its excerpts, newest step first."""
+    footer = ["The body that was forwarded: choose JSON or Raw as the view."]
+    if left_out:
+        footer.insert(0, f"{left_out:,} more changes are not shown.")
+    room -= len(footer)
+    if outcome.changes:
+        groups = list(_groups(outcome.changes))
+        yield from groups
+        room -= len(groups)
+    new = [change for change in outcome.changes if change.new]
+    old = [change for change in outcome.changes if not change.new]
+    if new:
+        # What is new is told at length, but the rest is not to vanish behind it.
+        page = list(_section(_new_title(outcome), new, room - min(len(old) + 3, room // 3)))
+        yield from page
+        room -= len(page)
+    if old:
+        yield from _section("Done in earlier steps, and the same again now", old, room)
+    yield from footer
+
+
+def _new_title(outcome: Outcome) -> str:
+    if outcome.action is Action.OBSERVED:
+        return "What would be done"
+    return f"New in step {outcome.steps}" if outcome.steps else "New"
+
+
+def _groups(changes: Sequence[Change]) -> Iterator[str]:
+    """One line per sort of change, what is new first."""
+    groups: dict[tuple[str, str, bool], list[Change]] = {}
+    for change in sorted(changes, key=lambda change: not change.new):
+        groups.setdefault((_noun(change), change.what, change.new), []).append(change)
+    yield _ruled("What was done")
+    for (_, _, new), members in groups.items():
+        before = sum(change.tokens_before for change in members)
+        after = sum(change.tokens_after for change in members)
+        when = "" if new else "   earlier"
+        yield f"  {summary(members):<44} {before:>9,} → {after:>7,} tokens{when}"
+    yield ""
+
+
+def _section(title: str, changes: Sequence[Change], room: int) -> Iterator[str]:
+    """Each change, and of those that freed most as much of their excerpts as there is room for."""
+    yield _ruled(title)
+    shown = sorted(changes, key=lambda change: (change.first, change.last))[: max(1, room - 3)]
+    if len(shown) < len(changes):
+        yield f"… and {len(changes) - len(shown):,} more"
+    room -= 3 + len(shown)
+    fits = room // len(shown) // 2  # the line after a change counts as one of its excerpts'
+    lines = max(_FEWER_LINES, min(_EXCERPT_LINES, fits))
+    by_weight = sorted(shown, key=lambda change: change.tokens_after - change.tokens_before)
+    told = {id(change) for change in by_weight[: max(0, room) // (2 * lines + 1)]}
+    blank = True
+    for change in shown:
+        if id(change) in told and not blank:
+            yield ""
+        yield _change_title(change)
+        blank = id(change) in told
+        if blank:
+            yield from _quoted("-", change.before, lines)
+            yield from _quoted("+", change.after, lines)
+            yield ""
+    if not blank:
+        yield ""
+
+
+def _change_title(change: Change) -> str:
+    done = _DONE.get(change.what, change.what)
+    if _noun(change) == "message":
+        what = f"messages {change.first + 1} to {change.last + 1} · {done}"
+    else:
+        what = f"message {change.first + 1} · {change.kind} {done}"
+    return f"{what} · {change.tokens_before:,} → {change.tokens_after:,} tokens"
+
+
+def _quoted(sign: str, text: str, most: int) -> Iterator[str]:
+    if not text:
+        return
+    lines = _wrapped(text, WIDTH - 4)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], "…"] if most > 1 else [lines[0][: WIDTH - 6] + " …"]
+    yield from (f"  {sign} {line}" for line in lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = []
+    for line in text.split("\n"):
+        whole = line.replace("\t", "    ").rstrip()
+        lines += [whole[i : i + width] for i in range(0, len(whole), width)] or [""]
+    return lines
+
+
+def _ruled(title: str) -> str:
+    return f"── {title} ".ljust(WIDTH, "─")
+
+
+def _bar(label: str, tokens: int, room: int) -> str:
+    filled = min(_BAR, round(_BAR * tokens / room))
+    bar = "█" * filled + "░" * (_BAR - filled)
+    return f"{label:<11} {bar} {_percent(tokens, room):>5}  {_short(tokens)} of {_short(room)}"
+
+
+def _fullness(outcome: Outcome) -> str:
+    """The level and the share that it follows from: that before a new step, with frozen ones."""
+    if outcome.room and outcome.sent:
+        return f"{_met(outcome)} {outcome.level.value}"
+    return f"{outcome.level.value} by size alone"
+
+
+def _level(outcome: Outcome) -> str:
+    if not (outcome.room and outcome.sent):
+        return _fullness(outcome)
+    laid_over = " with the earlier steps re-applied" if outcome.sent != _before(outcome) else ""
+    return f"{outcome.level.value}, at {_met(outcome)} of the window{laid_over}"
+
+
+def _met(outcome: Outcome) -> str:
+    return _percent(_before(outcome), outcome.room)
+
+
+def _before(outcome: Outcome) -> int:
+    return outcome.forwarded + outcome.freed
+
+
+def _sizes(outcome: Outcome) -> str:
+    if outcome.forwarded == outcome.sent:
+        return _short(outcome.sent) if outcome.sent else ""
+    return f"{_short(outcome.sent)} → {_short(outcome.forwarded)}"
+
+
+def _noun(change: Change) -> str:
+    """What is counted: messages, where a change covers whole ones."""
+    if change.what == "fold" or change.first != change.last:
+        return "message"
+    return _SHORT.get(change.kind, change.kind)
+
+
+def _extent(change: Change) -> int:
+    return change.last - change.first + 1 if _noun(change) == "message" else 1
+
+
+def _joined(*pieces: str) -> str:
+    return " · ".join(_line(piece) for piece in pieces if piece)
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+def _short(tokens: int) -> str:
+    if tokens < 1000:
+        return str(tokens)
+    if tokens < 999_950:
+        return f"{tokens / 1000:.1f}k"
+    return f"{tokens / 1_000_000:.2f}M"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return _line(value)
+
+
+def _line(text: str) -> str:
+    """One short line of it, safe to show."""
+    return neutral(text[:200]).replace("\n", "␊").replace("\t", " ")
+
+
+def _excerpt(text: object, room: int) -> str:
+    if not isinstance(text, str):
+        raise TypeError
+    cut = text if len(text) <= room else text[: max(0, room - 2)] + " …"
+    return neutral(cut)
+
+
+def neutral(text: str) -> str:
+    """The text with everything visible that would act on a terminal or deceive a reader."""
+    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else "\ufffd"
