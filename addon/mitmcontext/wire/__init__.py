@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import anthropic, openai_chat
-from .api import Api
+from mitmcontext.wire import anthropic, openai_chat
+from mitmcontext.wire.api import Api
 
 APIS: Final[tuple[Api, ...]] = (anthropic.MESSAGES, openai_chat.CHAT)
 

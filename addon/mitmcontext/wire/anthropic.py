@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
-from . import spans
-from .api import (
+from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.wire import spans
+from mitmcontext.wire.api import (
     MARKER,
     Api,
     block_digest,
@@ -22,7 +22,7 @@ from .api import (
     string_digest,
     text_of,
 )
-from .typed import kind_of_user_text
+from mitmcontext.wire.typed import kind_of_user_text
 
 _DECIDING: Final = ("model", "messages", "system", "tools", "max_tokens", "stream")
 _COUNT: Final = "/v1/messages/count_tokens"
@@ -47,6 +47,7 @@ def read(body: bytes) -> Request:
 
     Raises:
         Unreadable: not a Messages request, or one that readers could take in two ways.
+
     """
     text = spans.readable(body)
     fields = spans.unique(text, outer(text), _DECIDING)
@@ -75,6 +76,7 @@ def parse(raw: bytes) -> Message:
 
     Raises:
         Unreadable: not a message of this API.
+
     """
     text = spans.readable(raw)
     fields = spans.unique(text, outer(text))
@@ -147,11 +149,7 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
 
 def refuses_shape(status: int, body: bytes) -> bool:
     """Whether an answer refuses how the request is built, and not its length or its sender."""
-    return (
-        status in _SHAPE
-        and b"invalid_request_error" in body
-        and _NOT_SHAPE.search(body) is None
-    )
+    return status in _SHAPE and b"invalid_request_error" in body and _NOT_SHAPE.search(body) is None
 
 
 def _text_kind(role: str, text: str) -> Kind:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ..values import Message, Part, Request, Span, Standing, Unreadable, Usage
-from . import spans
+from mitmcontext.values import Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.wire import spans
 
 MARKER: Final = "cache_control"
 
@@ -30,6 +30,7 @@ class Api:
         replacement: (bytes of the value, text) to the bytes that put the text in its place.
         usage_of: one decoded answer, or one event of a streamed one, to what it reports.
         refuses_shape: (status, body) of an answer: does it refuse how the request is built?
+
     """
 
     name: str
@@ -48,6 +49,7 @@ def outer(text: bytes) -> Span:
 
     Raises:
         Unreadable: the body is empty.
+
     """
     stripped = text.strip(b" \t\r\n")
     if not stripped:
@@ -61,6 +63,7 @@ def text_of(raw: bytes, span: Span) -> str:
 
     Raises:
         Unreadable: something else stands there.
+
     """
     found = spans.value(raw, span)
     if not isinstance(found, str):
@@ -135,3 +138,35 @@ def message_digest(role: str, parts: Iterable[Part], rest: Iterable[bytes] = ())
 def string_digest(raw: bytes, span: Span) -> bytes:
     """The digest of a bare string: that of the text block which says the same."""
     return digest([b"text", raw[slice(*span)], b"type", b'"text"'])
+
+
+def system_texts(request: Request) -> list[tuple[bytes, str]]:
+    """The pieces of a system prompt beside the messages: bytes to recognise each by, and its text.
+
+    Raises:
+        Unreadable: what stands there is neither text nor blocks.
+
+    """
+    if request.system is None or is_null(request.body, request.system):
+        return []
+    text = spans.readable(request.body)
+    if is_string(text, request.system):
+        return [(text[slice(*request.system)], text_of(text, request.system))]
+    found = []
+    for span in spans.elements(text, request.system):
+        fields = spans.unique(text, span)
+        said = text_of(text, fields["text"]) if "text" in fields else text[slice(*span)].decode()
+        found.append((text[slice(*fields.get("text", span))], said))
+    return found
+
+
+def tool_count(request: Request) -> int:
+    """How many tools a request offers.
+
+    Raises:
+        Unreadable: what stands there is no list.
+
+    """
+    if request.tools is None or is_null(request.body, request.tools):
+        return 0
+    return len(spans.elements(spans.readable(request.body), request.tools))

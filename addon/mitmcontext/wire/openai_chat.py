@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
-from . import spans
-from .api import (
+from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.wire import spans
+from mitmcontext.wire.api import (
     MARKER,
     Api,
     block_digest,
@@ -23,7 +23,7 @@ from .api import (
     string_digest,
     text_of,
 )
-from .typed import kind_of_user_text
+from mitmcontext.wire.typed import kind_of_user_text
 
 _DECIDING: Final = (
     "model",
@@ -53,6 +53,7 @@ def read(body: bytes) -> Request:
 
     Raises:
         Unreadable: not a chat request, or one that readers could take in two ways.
+
     """
     text = spans.readable(body)
     fields = spans.unique(text, outer(text), _DECIDING)
@@ -78,6 +79,7 @@ def parse(raw: bytes) -> Message:
 
     Raises:
         Unreadable: not a message of this API.
+
     """
     text = spans.readable(raw)
     fields = spans.unique(text, outer(text))
@@ -195,9 +197,7 @@ def _calls(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
             name, said = _called(text, body) if body else ("", "")
             digest = block_digest(raw, call)
             call_id = text_of(text, call["id"])
-            found.append(
-                Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=digest)
-            )
+            found.append(Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=digest))
     legacy = fields.get("function_call")
     if legacy is not None and is_object(text, legacy):
         name, said = _called(text, legacy)

@@ -14,13 +14,15 @@ from typing import Final
 
 import msgspec
 
-from ..values import Edit, Span, Unreadable
+from mitmcontext.values import Edit, Span, Unreadable
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]')
 _SCALAR: Final = re.compile(rb"[-+.0-9a-zA-Z]++")
-_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.DOTALL)
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|.)", re.DOTALL
+)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY: Final = msgspec.json.Decoder()
@@ -29,25 +31,24 @@ Member = tuple[str, Span]
 
 
 def readable(body: bytes) -> bytes:
-    """The text to walk: `body` itself, or one of the same length with lone surrogates masked.
+    r"""The text to walk: `body` itself, or one of the same length with lone surrogates masked.
 
-    A lone surrogate escape (`\\ud800` without its other half) is legal in a body and must not
+    A lone surrogate escape (`\ud800` without its other half) is legal in a body and must not
     hinder us, but no strict decoder takes it. Spans found in the masked text hold in `body`.
 
     Raises:
         Unreadable: not UTF-8.
+
     """
     if not body.isascii():
         try:
             body.decode()
         except UnicodeDecodeError:
             raise Unreadable("the body is not UTF-8") from None
-    return _ESCAPE.sub(_mask, body) if b"\\ud" in body or b"\\uD" in body else body
-
-
-def has_lone_surrogate(raw: bytes) -> bool:
-    """Whether a value holds a surrogate escape without its other half."""
-    return (b"\\ud" in raw or b"\\uD" in raw) and _ESCAPE.sub(_mask, raw) != raw
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return body
+    masked = _ESCAPE.sub(_mask, body)
+    return body if masked == body else masked
 
 
 def members(text: bytes, span: Span) -> list[Member]:
@@ -55,6 +56,7 @@ def members(text: bytes, span: Span) -> list[Member]:
 
     Raises:
         Unreadable: no JSON object stands there.
+
     """
     try:
         raws = _OBJECT.decode(memoryview(text)[span.start : span.end])
@@ -68,6 +70,7 @@ def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]
 
     Raises:
         Unreadable: no object, or a key that matters stands twice, so that readers may differ.
+
     """
     found: dict[str, Span] = {}
     wanted = frozenset(keys)
@@ -83,6 +86,7 @@ def elements(text: bytes, span: Span) -> list[Span]:
 
     Raises:
         Unreadable: no JSON array stands there.
+
     """
     try:
         raws = _ARRAY.decode(memoryview(text)[span.start : span.end])
@@ -102,6 +106,7 @@ def value(text: bytes, span: Span) -> object:
 
     Raises:
         Unreadable: what stands there is not JSON.
+
     """
     try:
         return _ANY.decode(memoryview(text)[span.start : span.end])
@@ -114,8 +119,9 @@ def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
 
     Raises:
         ValueError: edits overlap or reach outside the body.
+
     """
-    pieces = []
+    pieces: list[bytes] = []
     at = 0
     for span, new in sorted(edits):
         if not at <= span.start <= span.end <= len(body):
@@ -187,7 +193,7 @@ def _after_space(text: bytes, at: int) -> int:
 
 def _mask(escape: re.Match[bytes]) -> bytes:
     first, second = escape.group(1), escape.group(2)
-    if first is None or not first[:1] in b"dD" or first[1:2] in b"01234567":
+    if first is None or first[:1] not in b"dD" or first[1:2] in b"01234567":
         return escape.group() if second is None else escape.group()[:6] + b"\\ufffd"
     if first[1:2] in b"89abAB" and second is not None:
         return escape.group()

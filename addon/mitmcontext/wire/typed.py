@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ..values import Kind
+from mitmcontext.values import Kind
 
 # How the common agents begin an observation: mini-swe-agent (<returncode>, <output>), SWE-agent
 # and ReAct loops (Observation:), Terminus (New Terminal Output:, Current terminal state), Cline,

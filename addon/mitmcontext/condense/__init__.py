@@ -1,0 +1,1 @@
+"""When a conversation is condensed, what may be cut, and what takes its place."""

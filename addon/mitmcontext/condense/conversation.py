@@ -1,0 +1,70 @@
+"""A conversation as a strategy sees it, and the draft of what is done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mitmcontext.values import Kind, Message, Part, Span
+from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The client's history with its estimated tokens.
+
+    Attributes:
+        messages: as the client sent them.
+        tokens: of each message.
+        fixed: tokens of everything else (system prompt, tools, the request itself).
+        frozen: the edits that hold already.
+        weigh: the estimated tokens of any message.
+
+    """
+
+    messages: Sequence[Message]
+    tokens: Sequence[int]
+    fixed: int
+    frozen: tuple[FrozenEdit, ...]
+    weigh: Callable[[Message], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is room for, in tokens.
+
+    `whole` is what the model can take, `target` what to come down to; `must_fit` says that the
+    request would be refused as it is, so that typed text too may be clipped.
+    """
+
+    whole: int
+    target: int
+    must_fit: bool
+
+
+def said(text: str) -> Message:
+    """A user's message that holds this text, to weigh it."""
+    return Message("user", (Part(Kind.TYPED, text, Span(0, 0)),), b"")
+
+
+def with_texts(message: Message, texts: dict[int, str]) -> Message:
+    """The message with other texts in some of its parts, to weigh it."""
+    parts: Iterable[Part] = (
+        replace(part, text=texts[at], images=0) if at in texts else part
+        for at, part in enumerate(message.parts)
+    )
+    return replace(message, parts=tuple(parts))
+
+
+def stubs_of(edits: Iterable[FrozenEdit]) -> dict[int, dict[int, str]]:
+    """Message index to part index to text, of the edits that shorten parts."""
+    found: dict[int, dict[int, str]] = {}
+    for edit in edits:
+        if edit.part != WHOLE and edit.text is not None:
+            found.setdefault(edit.message, {})[edit.part] = edit.text
+    return found
+
+
+def folded_by(edits: Iterable[FrozenEdit]) -> frozenset[int]:
+    """The indices of the messages that edits fold away."""
+    return frozenset(edit.message for edit in edits if edit.part == WHOLE)

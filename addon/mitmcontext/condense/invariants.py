@@ -1,0 +1,138 @@
+"""What a rewritten history must still be. Each rule is one function, listed once.
+
+They look at the client's messages and at those of the finished body, read again from its bytes,
+and say what is broken, or nothing. The client's own faults are not ours to judge: a history that
+is broken as it came is never rewritten (`units.unpaired`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Final
+
+from mitmcontext.values import Kind, Message
+from mitmcontext.condense.units import KEPT_RESULTS, last_typed, unpaired
+
+Messages = Sequence[Message]
+Invariant = Callable[[Messages, Messages], str]
+
+
+def calls_keep_their_results(before: Messages, after: Messages) -> str:
+    """Each call has its results right behind it, and each result its call."""
+    return "a tool call without its result" if unpaired(after) else ""
+
+
+def no_text_is_empty(before: Messages, after: Messages) -> str:
+    """No text that was not empty before is empty now (providers refuse empty texts)."""
+    return "an empty text" if _empty(after) > _empty(before) else ""
+
+
+def markers_do_not_grow(before: Messages, after: Messages) -> str:
+    """There are no more cache markers than the client set."""
+    grown = sum(m.markers for m in after) > sum(m.markers for m in before)
+    return "more cache markers than before" if grown else ""
+
+
+def the_first_message_stays(before: Messages, after: Messages) -> str:
+    """The first message is the client's own."""
+    return "" if after and after[0].digest == before[0].digest else "another first message"
+
+
+def the_newest_stays(before: Messages, after: Messages) -> str:
+    """The last message and the last results are the client's own."""
+    same = after and after[-1].digest == before[-1].digest
+    results = _digests(after, Kind.RESULT)[-KEPT_RESULTS:]
+    if same and results == _digests(before, Kind.RESULT)[-KEPT_RESULTS:]:
+        return ""
+    return "the newest exchange was changed"
+
+
+def turns_alternate(before: Messages, after: Messages) -> str:
+    """Where a history is nothing but user and assistant taking turns, it still is.
+
+    With tool calls in it two user messages in a row are no fault: providers join them.
+    """
+    return "turns no longer alternate" if _alternates(before) and not _alternates(after) else ""
+
+
+def thinking_stays(before: Messages, after: Messages) -> str:
+    """Thinking since the last typed turn is whole and in order; no older block is altered."""
+    older, newer = _thinking(before)
+    kept_older, kept_newer = _thinking(after, len(newer))
+    if newer != kept_newer or Counter(kept_older) - Counter(older):
+        return "a thinking block was changed"
+    return ""
+
+
+def system_stays(before: Messages, after: Messages) -> str:
+    """System and developer messages and opaque items are all there, in order."""
+    kinds = (Kind.SYSTEM, Kind.OPAQUE)
+    same = _digests(before, *kinds) == _digests(after, *kinds)
+    return "" if same else "a system message or an opaque item was changed"
+
+
+def typed_text_stays(before: Messages, after: Messages) -> str:
+    """What people typed is still there, word for word (in a note: each line marked)."""
+    stands = "\n".join(part.text for message in after for part in message.parts)
+    unmarked = stands.replace("\n> ", "\n")
+    for message in before:
+        for part in message.parts:
+            if part.kind is Kind.TYPED and part.text not in unmarked and part.text not in stands:
+                return "typed text is missing"
+    return ""
+
+
+INVARIANTS: Final[tuple[Invariant, ...]] = (
+    calls_keep_their_results,
+    no_text_is_empty,
+    markers_do_not_grow,
+    the_first_message_stays,
+    the_newest_stays,
+    turns_alternate,
+    thinking_stays,
+    system_stays,
+)
+"""What holds for every rewritten history. Typed text may be clipped where nothing else fits."""
+
+
+def broken(before: Messages, after: Messages, *, typed: bool = True) -> str:
+    """The first invariant that does not hold, in words, or "".
+
+    Args:
+        before: the client's messages.
+        after: those of the finished body.
+        typed: whether typed text has to be there word for word.
+
+    """
+    rules = (*INVARIANTS, typed_text_stays) if typed else INVARIANTS
+    return next((fault for rule in rules if (fault := rule(before, after))), "")
+
+
+def _empty(messages: Messages) -> int:
+    kinds = (Kind.TYPED, Kind.PROSE)
+    return sum(
+        1
+        for message in messages
+        if not message.parts or any(p.kind in kinds and not p.text.strip() for p in message.parts)
+    )
+
+
+def _digests(messages: Messages, *kinds: Kind) -> list[bytes]:
+    return [part.digest for message in messages for part in message.parts if part.kind in kinds]
+
+
+def _alternates(messages: Messages) -> bool:
+    if _digests(messages, Kind.CALL):
+        return False
+    roles = [m.role for m in messages if m.role not in ("system", "developer")]
+    return set(roles) <= {"user", "assistant"} and all(a != b for a, b in pairwise(roles))
+
+
+def _thinking(messages: Messages, newer: int | None = None) -> tuple[list[bytes], list[bytes]]:
+    """Thinking digests before and since the last typed turn (or so many from the end)."""
+    if newer is None:
+        newer = len(_digests(messages[last_typed(messages) + 1 :], Kind.THINKING))
+    found = _digests(messages, Kind.THINKING)
+    return found[: len(found) - newer], found[len(found) - newer :]

@@ -1,0 +1,120 @@
+"""What belongs together in a history, and what of it may go.
+
+A tool call and its results are one unit, and so is a model's message with the observation that
+answers it as text. A unit goes whole or stays whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mitmcontext.values import Kind, Message, Span
+
+KEPT_RESULTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What must stay as it is.
+
+    Attributes:
+        messages: indices of messages that are never folded.
+        parts: (message, part) of results that are never shortened.
+        units: every unit, in order.
+
+    """
+
+    messages: frozenset[int]
+    parts: frozenset[tuple[int, int]]
+    units: tuple[Span, ...]
+
+
+def units(messages: Sequence[Message]) -> tuple[Span, ...]:
+    """The units of a history as spans of message indices."""
+    found: list[Span] = []
+    start = 0
+    for at, message in enumerate(messages):
+        if at and not _answers(message):
+            found.append(Span(start, at))
+            start = at
+    return (*found, Span(start, len(messages))) if messages else ()
+
+
+def last_typed(messages: Sequence[Message]) -> int:
+    """The index of the last message with typed text; -1 where nobody typed."""
+    return max((at for at, message in enumerate(messages) if has_typed(message)), default=-1)
+
+
+def has_typed(message: Message) -> bool:
+    """Whether a person typed some of this message."""
+    return any(part.kind is Kind.TYPED for part in message.parts)
+
+
+def unpaired(messages: Sequence[Message]) -> frozenset[str]:
+    """Ids of calls without a result right behind them, and of results without such a call.
+
+    Results must follow in the messages directly behind the call, before anything else.
+    """
+    broken: set[str] = set()
+    waiting: list[str] = []
+    for message in messages:
+        answered = [part.call_id for part in message.parts if part.kind is Kind.RESULT]
+        answered = [call_id for call_id in answered if call_id]
+        broken |= set(answered) - set(waiting)
+        waiting = [call_id for call_id in waiting if call_id not in answered]
+        if not answered:
+            broken |= set(waiting)
+            waiting = []
+        waiting += [part.call_id for part in message.parts if part.kind is Kind.CALL]
+    return frozenset(broken | set(waiting))
+
+
+def kept(messages: Sequence[Message]) -> Kept:
+    """What must stay: see DESIGN's list.
+
+    System and developer messages, everything up to and with the first typed message, the last
+    typed message, the newest exchange, the last three results, messages that are odd or hold
+    opaque items, and what holds thinking since the last typed turn.
+    """
+    spans = units(messages)
+    typed = last_typed(messages)
+    first = next((at for at, message in enumerate(messages) if has_typed(message)), 0)
+    stay = {at for at in range(len(messages)) if at <= first or at == typed}
+    stay |= {at for at, message in enumerate(messages) if _is_fixed(message, at > typed)}
+    newest = spans[-1] if spans else Span(0, 0)
+    stay |= set(range(*newest))
+    results = [
+        (at, index)
+        for at, message in enumerate(messages)
+        for index, part in enumerate(message.parts)
+        if part.kind is Kind.RESULT
+    ][-KEPT_RESULTS:]
+    stay |= {at for at, _ in results}
+    parts = set(results) | {
+        (at, index) for at in range(*newest) for index in range(len(messages[at].parts))
+    }
+    parts |= {(at, index) for at in range(first + 1) for index in range(len(messages[at].parts))}
+    return Kept(frozenset(stay), frozenset(parts), spans)
+
+
+def _answers(message: Message) -> bool:
+    """Whether a message only answers the one before it: results, and no text of a person."""
+    if message.role == "assistant":
+        return False
+    return any(part.kind is Kind.RESULT for part in message.parts) and (
+        any(part.call_id for part in message.parts if part.kind is Kind.RESULT)
+        or not has_typed(message)
+    )
+
+
+def _is_fixed(message: Message, current: bool) -> bool:
+    return (
+        not message.editable
+        or message.role not in ("user", "assistant", "tool", "function")
+        or any(
+            part.kind is Kind.OPAQUE or (current and part.kind is Kind.THINKING)
+            for part in message.parts
+        )
+    )

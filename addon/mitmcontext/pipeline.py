@@ -1,0 +1,279 @@
+"""The way of a request: read, lay, count, assess, plan, finish.
+
+Each step takes values and gives values. Who calls them, on which thread, under which deadline and
+what is forwarded when one of them fails is the business of `proxy/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mitmcontext.condense.assess import Thresholds, calls_for_step, is_worthwhile, level_of
+from mitmcontext.condense.conversation import Conversation, Room, said
+from mitmcontext.condense.invariants import broken
+from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
+from mitmcontext.condense.truncate import smart_truncation
+from mitmcontext.condense.units import unpaired
+from mitmcontext.known import Fact, Known
+from mitmcontext.models.windows import Window
+from mitmcontext.rewrite import rewritten
+from mitmcontext.tokens.families import Family
+from mitmcontext.values import Broken, Change, Level, Message, Request
+from mitmcontext.wire.api import Api
+
+# What a request costs beside its bytes: the provider's own wrapping of tools and messages. The
+# largest constants known are below 1,000 tokens.
+_BESIDE_BYTES: Final = 2_000
+# What may count for more tokens than it has bytes in the body.
+_MEDIA: Final = (b'"image', b'"document"', b'"file"', b'"input_audio"', b'"video', b'"container"')
+_SHOWN: Final = 60
+_EXCERPT: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request as read, with what is known of each message and the links of the conversation."""
+
+    api: Api
+    family: Family
+    request: Request
+    facts: list[Fact]
+    links: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """What the client sent, and the same with the frozen edits laid over it.
+
+    Without frozen edits both are one and the same.
+    """
+
+    sent: Reading
+    forwarded: Reading
+    found: Found | None
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """How full the window is. All figures are estimated tokens of whole requests."""
+
+    level: Level
+    room: int
+    sent: int
+    forwarded: int
+    sent_tokens: tuple[int, ...]
+    fixed: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step that passed every check: what to freeze, and the body that it makes."""
+
+    entry: Entry
+    body: bytes
+    changes: tuple[Change, ...]
+
+
+def read(api: Api, family: Family, body: bytes, seed: bytes, known: Known) -> Reading:
+    """Read a body: its messages, their digests, and the links of the conversation.
+
+    Raises:
+        Unreadable: it is not a request of this API.
+
+    """
+    request = api.read(body)
+    facts = known.recall(api, family, request)
+    return Reading(api, family, request, facts, chain(seed, [fact.digest for fact in facts]))
+
+
+def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
+    """Lay over a request what is frozen of its conversation.
+
+    Raises:
+        Broken: an entry does not fit what it was made for.
+
+    """
+    found = ledger.find(sent.links)
+    if found is None:
+        return Laid(sent, sent, None)
+    body = rewritten(sent.api, sent.request, found.entry.edits)
+    return Laid(sent, read(sent.api, sent.family, body, seed, known), found)
+
+
+def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds) -> bool:
+    """Whether size alone proves that nothing needs to be done, so that counting can wait.
+
+    A tokenizer of bytes never makes more tokens than there are bytes.
+    """
+    request = laid.sent.request
+    most = len(request.body) + _BESIDE_BYTES
+    small = most < thresholds.caution * window.room(request.max_output)
+    return laid.found is None and small and not any(sign in request.body for sign in _MEDIA)
+
+
+def assess(
+    laid: Laid, window: Window, thresholds: Thresholds, known: Known, factor: float
+) -> Assessment:
+    """Count what was sent and what is to be forwarded, and say how full the window is.
+
+    `factor` is what earlier answers of this provider showed estimates to be off by.
+    """
+    sent, forwarded = laid.sent, laid.forwarded
+    fixed = known.fixed(sent.family, sent.request)
+    each = known.count(sent.api, sent.family, sent.request, sent.facts)
+    total = fixed + sum(each)
+    after = total
+    if forwarded is not sent:
+        after = fixed + sum(
+            known.count(forwarded.api, forwarded.family, forwarded.request, forwarded.facts)
+        )
+    room = window.room(sent.request.max_output)
+    corrected = round(after * factor)
+    return Assessment(
+        level_of(corrected, room, thresholds),
+        room,
+        round(total * factor),
+        corrected,
+        each,
+        fixed,
+        factor,
+    )
+
+
+def plan_step(
+    laid: Laid, assessment: Assessment, thresholds: Thresholds, known: Known, least: int
+) -> Step | str:
+    """The next step, checked and finished, or in words why none is taken.
+
+    Raises:
+        Broken: the step does not hold what it must.
+
+    """
+    if not calls_for_step(assessment.level):
+        return "below the warning threshold"
+    api, sent = laid.sent.api, laid.sent.request
+    if len(sent.spans) < least:
+        return f"fewer than {least} messages"
+    messages = [api.parse(sent.raw(at)) for at in range(len(sent.spans))]
+    if unpaired(messages):
+        return "the client's own tool calls and results do not match"
+    edits = smart_truncation(
+        Conversation(
+            messages=messages,
+            tokens=assessment.sent_tokens,
+            fixed=assessment.fixed,
+            frozen=laid.found.entry.edits if laid.found else (),
+            weigh=lambda message: known.weigh(laid.sent.family, message),
+        ),
+        _room(assessment, thresholds),
+    )
+    return _finish(laid, assessment, known, messages, edits)
+
+
+def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
+    """The room in uncorrected tokens, which are what a strategy counts in."""
+    whole = assessment.room / assessment.factor
+    return Room(
+        whole=int(whole),
+        target=int(whole * thresholds.target),
+        must_fit=assessment.level is Level.OVERFLOW,
+    )
+
+
+def _finish(
+    laid: Laid,
+    assessment: Assessment,
+    known: Known,
+    messages: Sequence[Message],
+    edits: Sequence[FrozenEdit],
+) -> Step | str:
+    """Make the body, read it again as the provider will, and check it."""
+    held = laid.found.entry.edits if laid.found else ()
+    if not edits or tuple(edits) == held:
+        return "nothing more may be shortened: what must stay fills the window"
+    sent = laid.sent
+    body = rewritten(sent.api, sent.request, edits)
+    made = sent.api.read(body)
+    after = [sent.api.parse(made.raw(at)) for at in range(len(made.spans))]
+    forced = assessment.level is Level.OVERFLOW
+    fault = broken(messages, after, typed=not forced)
+    if fault:
+        raise Broken(fault)
+    facts = known.recall(sent.api, sent.family, made)
+    total = assessment.fixed + sum(known.count(sent.api, sent.family, made, facts))
+    corrected = round(total * assessment.factor)
+    if not is_worthwhile(assessment.forwarded, corrected, assessment.room):
+        return "a step would free too little to be worth breaking the provider's cache"
+    entry = Entry(
+        edits=tuple(edits),
+        step=(laid.found.entry.step if laid.found else 0) + 1,
+        before=assessment.forwarded,
+        after=corrected,
+        level=assessment.level.value,
+    )
+    weigh = assessment.sent_tokens
+    return Step(entry, body, changes_of(messages, weigh, edits, held, known, sent.family))
+
+
+def changes_of(
+    messages: Sequence[Message],
+    tokens: Sequence[int],
+    edits: Sequence[FrozenEdit],
+    held: Sequence[FrozenEdit],
+    known: Known,
+    family: Family,
+) -> tuple[Change, ...]:
+    """The edits for people to read: the newest first come, the list and each excerpt bounded."""
+    old = frozenset(held)
+    found = [
+        _change(messages, tokens, at, edits, edit not in old, known, family)
+        for at, edit in enumerate(edits)
+        if edit.text is not None
+    ]
+    return tuple(sorted(found, key=lambda change: not change.new)[:_SHOWN])
+
+
+def _change(
+    messages: Sequence[Message],
+    tokens: Sequence[int],
+    at: int,
+    edits: Sequence[FrozenEdit],
+    new: bool,
+    known: Known,
+    family: Family,
+) -> Change:
+    edit = edits[at]
+    text = edit.text or ""
+    if edit.part == WHOLE:
+        last = edit.message
+        while at + 1 < len(edits) and edits[at + 1].part == WHOLE and edits[at + 1].text is None:
+            at, last = at + 1, edits[at + 1].message
+        stretch = range(edit.message, last + 1)
+        before = "\n".join(part.text for i in stretch for part in messages[i].parts)
+        return Change(
+            what="fold",
+            first=edit.message,
+            last=last,
+            kind=f"{len(stretch)} messages",
+            tokens_before=sum(tokens[i] for i in stretch),
+            tokens_after=known.weigh(family, said(text)),
+            before=before[:_EXCERPT],
+            after=text[:_EXCERPT],
+            new=new,
+        )
+    part = messages[edit.message].parts[edit.part]
+    alone = Message("user", (part,), b"")
+    return Change(
+        what="stub",
+        first=edit.message,
+        last=edit.message,
+        kind=part.kind.value,
+        tokens_before=known.weigh(family, alone),
+        tokens_after=known.weigh(family, said(text)),
+        before=part.text[:_EXCERPT],
+        after=text[:_EXCERPT],
+        new=new,
+    )

@@ -1,0 +1,216 @@
+"""Every setting, declared once.
+
+From these declarations come mitmproxy's options, the environment variables (the option's name in
+upper case) and the table in the README. What is read here is text, numbers and lists; what comes
+out is a `Settings` that nothing else needs to check.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Final
+
+from mitmcontext.condense.assess import Thresholds
+from mitmcontext.models.windows import parse_windows
+
+_SIZE: Final = re.compile(r"(\d+)\s*(B|KB|MB|GB)?", re.IGNORECASE)
+_UNITS: Final = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+
+
+class BadSetting(ValueError):
+    """A setting holds what it may not hold; the message says what is allowed."""
+
+
+def share(text: str) -> float:
+    """A share such as 0.8 or 80 %, to a number above 0 and at most 1."""
+    number = text.strip()
+    try:
+        found = float(number.rstrip("% ")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 1:
+        raise BadSetting("must be a share above 0 and at most 1, such as 0.8 or 80%")
+    return found
+
+
+def size(text: str) -> int:
+    """A size such as 32MB or 500000 (bytes; 1 KB is 1,024 bytes), to bytes."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or int(match[1]) == 0:
+        raise BadSetting("must be a size above 0, such as 32MB or 500000")
+    return int(match[1]) * _UNITS[(match[2] or "").upper()]
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """A reader of whole numbers that are not below `low`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d{1,12}", text.strip()) or int(text) < low:
+            raise BadSetting(f"must be a whole number of {low} or more")
+        return int(text)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A reader of one word out of several."""
+
+    def read(text: str) -> str:
+        if text.strip().lower() not in choices:
+            raise BadSetting(f"must be one of {', '.join(choices)}")
+        return text.strip().lower()
+
+    return read
+
+
+def globs(texts: Sequence[str]) -> tuple[str, ...]:
+    """Host globs, none of them empty."""
+    if not all(text.strip() for text in texts):
+        raise BadSetting("must be host globs such as *.example.com")
+    return tuple(text.strip().lower() for text in texts)
+
+
+def windows(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """GLOB=TOKENS pairs."""
+    try:
+        return parse_windows(texts)
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
+
+
+def setting(
+    default: str | int | tuple[str, ...],
+    read: Callable[[Any], Any],
+    help_: str,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one: its default as a user would write it, how it is read, and what it does."""
+    meta = {"default": default, "read": read, "help": help_, "choices": choices}
+    return field(default=read(str(default) if isinstance(default, int) else default), metadata=meta)
+
+
+MODES: Final = ("condense", "observe", "off")
+ATTESTED: Final = ("auto", "condense", "observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for, checked."""
+
+    context_mode: str = setting(
+        "condense",
+        one_of(*MODES),
+        "condense: shorten histories that get too full. observe: plan it and show what it would "
+        "have saved, but forward every request as it came. off: do nothing.",
+        MODES,
+    )
+    context_windows: tuple[tuple[str, int], ...] = setting(
+        (),
+        windows,
+        "GLOB=TOKENS, the input window of the models that match; may be given several times.",
+    )
+    context_hosts: tuple[str, ...] = setting(
+        (),
+        globs,
+        "Host globs to look at; may be given several times. Empty: every host with the path and "
+        "shape of an LLM request.",
+    )
+    context_attested: str = setting(
+        "auto",
+        one_of(*ATTESTED),
+        "Requests with the client's attestation over their body (Claude Code's cch line): condense "
+        "or observe them. auto: condense with an API key, observe with a subscription login.",
+        ATTESTED,
+    )
+    context_max_body: int = setting(
+        "32MB", size, "Bodies larger than this when decoded pass untouched."
+    )
+    context_keep_flows: int = setting(
+        500,
+        at_least(1),
+        "How many finished flows mitmweb keeps in memory; the oldest go first, marked ones last.",
+    )
+    condensation_caution_threshold: float = setting(
+        "0.70", share, "Utilisation of the context window that counts as caution."
+    )
+    condensation_warning_threshold: float = setting(
+        "0.80", share, "Utilisation at which a history is condensed if that frees enough."
+    )
+    condensation_critical_threshold: float = setting(
+        "0.90", share, "Utilisation at which a history is condensed in any case."
+    )
+    condensation_target: float = setting(
+        "0.50", share, "Utilisation to come down to when condensing."
+    )
+    condensation_min_messages: int = setting(
+        3, at_least(1), "Histories with fewer messages than this are never condensed."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that contradict each other.
+
+        Raises:
+            BadSetting: they are not in rising order.
+
+        """
+        rising = (
+            self.condensation_target,
+            self.condensation_caution_threshold,
+            self.condensation_warning_threshold,
+            self.condensation_critical_threshold,
+        )
+        if any(a >= b for a, b in zip(rising, rising[1:], strict=False)):
+            raise BadSetting(
+                "condensation_target, condensation_caution_threshold, "
+                "condensation_warning_threshold and condensation_critical_threshold must be in "
+                "rising order"
+            )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The shares that the levels and the target come from."""
+        return Thresholds(
+            self.condensation_caution_threshold,
+            self.condensation_warning_threshold,
+            self.condensation_critical_threshold,
+            self.condensation_target,
+        )
+
+
+def declared() -> tuple[Field[Any], ...]:
+    """The declarations; `metadata` holds default, read, help and choices."""
+    return fields(Settings)
+
+
+def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Settings from what was set: an option wins over the environment, that over the default.
+
+    Args:
+        options: the options that were set, by name; unset ones are not in it.
+        environment: environment variables; lists are separated by commas.
+
+    Raises:
+        BadSetting: with the setting's name and what it may hold.
+
+    """
+    found: dict[str, Any] = {}
+    for item in declared():
+        variable = item.name.upper()
+        raw: Any = environment.get(variable)
+        name = variable
+        if raw is not None and isinstance(item.metadata["default"], tuple):
+            raw = [piece for piece in raw.split(",") if piece.strip()]
+        if item.name in options:
+            name, raw = item.name, options[item.name]
+        if raw is not None:
+            found[item.name] = _read(name, item, raw)
+    return Settings(**found)
+
+
+def _read(name: str, item: Field[Any], raw: Any) -> Any:
+    try:
+        return item.metadata["read"](str(raw) if isinstance(raw, int) else raw)
+    except BadSetting as error:
+        raise BadSetting(f"{name} {error}") from None

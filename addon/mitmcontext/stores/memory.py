@@ -1,0 +1,90 @@
+"""The store in memory: cachetools' least-recently-used caches, bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, MutableMapping
+
+from cachetools import Cache, LRUCache, TTLCache
+
+# What an entry costs beside its key and value: two bytes objects, and the cache's own links.
+_OVERHEAD = 300
+
+
+def entry_size(value: bytes) -> int:
+    """What an entry counts as, in bytes; keys are digests of 32 to 64 bytes."""
+    return len(value) + _OVERHEAD
+
+
+def lru(size: int) -> Cache[bytes, bytes]:
+    """A cache of at most `size` bytes."""
+    return LRUCache(size, getsizeof=entry_size)
+
+
+def expiring(size: int, seconds: float) -> Cache[bytes, bytes]:
+    """A cache of at most `size` bytes, each entry kept for so long after it was last written."""
+    return TTLCache(size, seconds, getsizeof=entry_size)
+
+
+class MemoryStore(MutableMapping[bytes, bytes]):
+    """A cachetools cache made safe for threads; it counts its hits and misses.
+
+    The cache itself is handed in, so that it can outlive this object over a live reload. What is
+    larger than the cache is not kept, which is no error.
+    """
+
+    def __init__(self, cache: Cache[bytes, bytes]) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self.hits = 0
+        self.misses = 0
+
+    @property
+    def size(self) -> int:
+        """The bytes that are held, as `entry_size` counts them."""
+        return int(self._cache.currsize)
+
+    def __getitem__(self, key: bytes) -> bytes:
+        with self._lock:
+            try:
+                value = self._cache[key]
+            except KeyError:
+                self.misses += 1
+                raise
+            self.hits += 1
+            return value
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        with self._lock:
+            if entry_size(value) <= self._cache.maxsize:
+                self._cache[key] = value
+
+    def __delitem__(self, key: bytes) -> None:
+        with self._lock:
+            del self._cache[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._lock:
+            return iter(list(self._cache))
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._cache)
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            return key in self._cache
+
+    def setdefault(self, key: bytes, default: bytes = b"") -> bytes:
+        """Insert if absent, in one step; return what holds now."""
+        with self._lock:
+            if key in self._cache:
+                return self._cache[key]
+            if entry_size(default) <= self._cache.maxsize:
+                self._cache[key] = default
+            return default
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._cache.clear()
