@@ -1,0 +1,55 @@
+"""Keeping the flow list bounded.
+
+mitmweb and mitmproxy's console keep every flow, with its bodies, for as long as they run; a coding
+session is hundreds of requests of a megabyte each. Beyond a number the oldest finished flows go:
+those without a mark first, and marked ones, by us or by the user, when only such are left.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+from mitmproxy import ctx, flow
+
+
+class FlowList(Protocol):
+    """What mitmweb and the console have and mitmdump has not: `ctx.master.view`."""
+
+    def get_by_id(self, flow_id: str) -> flow.Flow | None:
+        """The flow, if it is still in the list."""
+
+    def remove(self, flows: list[flow.Flow]) -> None:
+        """Take these out of the list."""
+
+
+class Eviction:
+    """Remembers which flows have finished, by their ids, so that it keeps none of them alive."""
+
+    def __init__(self) -> None:
+        self._finished: OrderedDict[str, None] = OrderedDict()
+
+    def finished(self, done: flow.Flow, keep: int) -> int:
+        """Take note of a flow and drop what is beyond `keep`; 0 keeps all. How many were dropped.
+
+        Call it from the `response` and `error` hooks; a flow may come more than once.
+        """
+        view: FlowList | None = getattr(ctx.master, "view", None)
+        if view is None:
+            return 0
+        self._finished.setdefault(done.id)
+        if not 0 < keep < len(self._finished):
+            return 0
+        # Users delete flows themselves, and mark them at any time: both are looked up when needed.
+        there = {id_: found for id_ in self._finished if (found := view.get_by_id(id_)) is not None}
+        self._finished = OrderedDict.fromkeys(there)
+        # To remove a flow that is still alive would cut its connection: the one that is just being
+        # delivered, one held up by the user, a WebSocket.
+        over = [found for found in there.values() if not found.live]
+        over.sort(key=lambda found: bool(found.marked))
+        dropped = over[: max(0, len(there) - keep)]
+        for found in dropped:
+            # One by one: mitmproxy writes a line to its event log when several go at once.
+            view.remove([found])
+            del self._finished[found.id]
+        return len(dropped)
