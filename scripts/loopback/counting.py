@@ -33,7 +33,7 @@ _IMAGE = 1_400
 def _price(kind: str, length: int) -> float:
     """What one piece costs: common short words are one token, everything else grows."""
     if kind == "word":
-        return 0.97 if length <= 7 else 0.97 + (length - 7) / 4.5
+        return 0.92 if length <= 7 else 0.92 + (length - 7) / 4.5
     if kind == "number":
         return (length + 2) // 3
     if kind == "newline":
@@ -42,7 +42,7 @@ def _price(kind: str, length: int) -> float:
         # One blank before a word belongs to the word; a run is an indentation.
         return 0.06 if length == 1 else 0.9 + length / 60
     if kind == "sign":
-        return 0.82 if length <= 2 else 0.82 + (length - 2) / 2.6
+        return 0.74 if length <= 2 else 0.74 + (length - 2) / 2.8
     return max(1.0, length * 0.72)
 
 
@@ -89,9 +89,9 @@ class Model:
 
 MODELS: tuple[Model, ...] = (
     Model("claude-3*", 1.12, 200_000, 4, 22, 340, counts_output=True),
-    Model("claude-sonnet-4-5*", 1.16, 200_000, 5, 24, 346),
-    Model("claude-opus-4-5*", 1.16, 200_000, 5, 24, 346),
-    Model("claude-haiku-4-5*", 1.17, 200_000, 5, 24, 346),
+    Model("claude-sonnet-4-5*", 1.16, 200_000, 5, 24, 346, counts_output=True),
+    Model("claude-opus-4-5*", 1.16, 200_000, 5, 24, 346, counts_output=True),
+    Model("claude-haiku-4-5*", 1.17, 200_000, 5, 24, 346, counts_output=True),
     Model("claude-sonnet-4*", 1.14, 200_000, 5, 24, 346, counts_output=True),
     Model("claude-*", 1.35, 1_000_000, 6, 28, 420),
     Model("gpt-4o*", 1.0, 128_000, 4, 9, 12, counts_output=True),

@@ -1,0 +1,1 @@
+"""A coding-agent session, made here, that shows the main job without a key."""

@@ -1,0 +1,105 @@
+"""A client that writes HTTP by hand through a proxy's CONNECT, so that every byte is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_SECONDS = 60.0
+
+
+@dataclass
+class Response:
+    """An answer: its body without the framing of a transfer, each piece with its arrival."""
+
+    status: int
+    head: bytes
+    arrived: list[tuple[float, bytes]] = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, still encoded."""
+        return b"".join(data for _, data in self.arrived)
+
+    def header(self, name: str) -> str:
+        """The first header of this name, or nothing."""
+        for line in self.head.split(b"\r\n")[1:]:
+            key, _, value = line.partition(b":")
+            if key.decode("latin-1").lower() == name.lower():
+                return value.decode("latin-1").strip()
+        return ""
+
+
+class Connection:
+    """One connection to a host through a proxy, kept for several requests."""
+
+    def __init__(self, proxy_port: int, authority: Path, host: str) -> None:
+        self.host = host
+        self._buffer = b""
+        plain = socket.create_connection(("127.0.0.1", proxy_port), _SECONDS)
+        plain.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        greeting = b""
+        while not greeting.endswith(b"\r\n\r\n"):
+            greeting += plain.recv(1)
+        if b" 200 " not in greeting.split(b"\r\n")[0]:
+            raise ConnectionError(greeting.decode("latin-1"))
+        trust = ssl.create_default_context(cafile=str(authority))
+        self.socket = trust.wrap_socket(plain, server_hostname=host)
+
+    def post(
+        self, path: str, headers: Sequence[tuple[str, str]], body: bytes, *, chunked: bool = False
+    ) -> Response:
+        """Send a request with just these headers and the ones that frame its body."""
+        framing = (
+            ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
+        )
+        lines = [f"POST {path} HTTP/1.1", f"Host: {self.host}"]
+        lines += [f"{name}: {value}" for name, value in (*headers, framing)]
+        sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + sent)
+        return self._response()
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+    def _response(self) -> Response:
+        while b"\r\n\r\n" not in self._buffer:
+            self._more()
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        response = Response(int(head.split(b" ")[1]), head)
+        if response.header("transfer-encoding").lower() == "chunked":
+            for piece in self._chunks():
+                response.arrived.append((time.monotonic(), piece))
+        else:
+            body = self._exactly(int(response.header("content-length") or 0))
+            response.arrived.append((time.monotonic(), body))
+        return response
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            while b"\r\n" not in self._buffer:
+                self._more()
+            size, _, self._buffer = self._buffer.partition(b"\r\n")
+            piece = self._exactly(int(size.split(b";")[0], 16) + 2)[:-2]
+            if not piece:
+                return
+            yield piece
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def _more(self) -> None:
+        data = self.socket.recv(65_536)
+        if not data:
+            raise ConnectionError("the connection ended within an answer")
+        self._buffer += data

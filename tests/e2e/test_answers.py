@@ -1,0 +1,122 @@
+"""Answers come through as they arrive: the same bytes, the same pauses, in every encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from statistics import median
+
+import pytest
+
+from demo.session import encode
+from loopback.answers import Call, Reply
+from loopback.child import Child
+from loopback.client import Connection, Response
+from loopback.provider import HOSTS, Behaviour, Provider, Record
+
+GAP = 0.12
+REPLY = Reply("word by word", (Call("look", {"at": "it"}),), thinking="let me see", pieces=4)
+HEADERS = (
+    ("x-api-key", "k"),
+    ("authorization", "Bearer k"),
+    ("accept-encoding", "gzip, br, zstd"),
+    ("content-type", "application/json"),
+)
+
+
+def ask(connection: Connection, path: str, model: str, *, stream: bool) -> Response:
+    message = {"role": "user", "content": "hi"}
+    body = {"model": model, "max_tokens": 64, "messages": [message], "stream": stream}
+    return connection.post(path, HEADERS, encode(body))
+
+
+def lags(record: Record, response: Response) -> list[float]:
+    """How long after it was sent each piece of an answer was there."""
+    arrivals = list(accumulate(len(data) for _, data in response.arrived))
+    found = []
+    for (sent_at, _), upto in zip(
+        record.sent, accumulate(len(data) for _, data in record.sent), strict=True
+    ):
+        place = next(index for index, have in enumerate(arrivals) if have >= upto)
+        found.append(response.arrived[place][0] - sent_at)
+    return found
+
+
+@pytest.mark.parametrize("coding", ["", "gzip", "br", "zstd", "deflate"])
+@pytest.mark.parametrize(
+    ("host", "path", "model"),
+    [
+        (HOSTS[0], "/v1/messages", "claude-sonnet-4-5"),
+        (HOSTS[1], "/v1/chat/completions", "gpt-4o"),
+    ],
+    ids=["anthropic", "openai"],
+)
+def test_streams_keep_their_bytes_and_pauses(
+    host: str,
+    path: str,
+    model: str,
+    coding: str,
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+) -> None:
+    provider.default = REPLY
+    provider.behaviour = Behaviour(encoding=coding, gap=GAP)
+    connection = connect(start_proxy(), host)
+
+    response = ask(connection, path, model, stream=True)
+
+    record = provider.records[-1]
+    assert response.status == 200
+    assert response.header("content-encoding") == coding
+    assert response.body == record.answer
+    assert len(record.sent) >= 6
+    assert median(lags(record, response)) < GAP / 2
+
+
+@pytest.mark.parametrize("split", [1, 7])
+def test_streams_cut_anywhere_keep_their_bytes(
+    split: int,
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+) -> None:
+    provider.default = REPLY
+    proxy = start_proxy()
+    for coding in ("", "gzip", "br", "zstd"):
+        provider.behaviour = Behaviour(encoding=coding, split=split)
+        response = ask(connect(proxy), "/v1/messages", "claude-sonnet-4-5", stream=True)
+        assert response.body == provider.records[-1].answer
+
+
+def test_plain_answers_keep_their_bytes(
+    provider: Provider, start_proxy: Callable[..., Child], connect: Callable[..., Connection]
+) -> None:
+    provider.default = REPLY
+    proxy = start_proxy()
+    for behaviour in (
+        Behaviour(),
+        Behaviour(chunked=True),
+        Behaviour(encoding="gzip"),
+        Behaviour(encoding="br", chunked=True),
+        Behaviour(encoding="zstd"),
+    ):
+        provider.behaviour = behaviour
+        response = ask(connect(proxy), "/v1/messages", "claude-sonnet-4-5", stream=False)
+        assert response.body == provider.records[-1].answer
+
+
+@pytest.mark.parametrize("status", [400, 401, 422, 429, 500, 529])
+def test_errors_keep_their_bytes(
+    status: int,
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+) -> None:
+    error = {"type": "error", "error": {"type": "odd_error", "message": "prompt is  too odd"}}
+    provider.default = Reply(status=status, error=error)
+
+    response = ask(connect(start_proxy()), "/v1/messages", "claude-sonnet-4-5", stream=True)
+
+    assert response.status == status
+    assert response.body == provider.records[-1].answer

@@ -1,0 +1,173 @@
+"""What the addon does not condense goes out as if it were not there.
+
+The measure is a bare mitmdump, not a direct connection: the proxy itself normalises a little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from loopback.child import Child
+from loopback.client import Connection
+from loopback.codings import encode
+from loopback.http1 import Wire
+from loopback.provider import HOSTS, Provider, with_windows
+
+StartProxy = Callable[..., Child]
+Connect = Callable[..., Connection]
+
+MESSAGES, CHAT = "/v1/messages?beta=true", "/v1/chat/completions"
+ODD_HEADERS = (
+    ("x-API-key", "a-key"),
+    ("X-Stainless-Lang", "python"),
+    ("accept", "*/*"),
+    ("X-Twice", "1"),
+    ("anthropic-Version", "2023-06-01"),
+    ("X-Twice", "2"),
+    ("User-Agent", "odd/1"),
+    ("content-type", "application/json"),
+)
+ODD_BODY = (
+    b'{ "messages" : [ {"content":"caf\\u00e9 \\/ \\ud83d\\ude00","role":"user"} ],\n'
+    b'  "temperature":1E0, "max_tokens": 64, "model":"claude-sonnet-4-5"}\n'
+)
+
+
+def history(count: int = 60, size: int = 400) -> list[dict[str, Any]]:
+    """A conversation that a small window does not hold."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Sort the shelves, please."}]
+    for number in range(count):
+        call = {"type": "tool_use", "id": f"t{number}", "name": "look", "input": {"shelf": number}}
+        text = " ".join(f"book-{number}-{place}" for place in range(size))
+        result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": text}
+        messages += [
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ]
+    return messages
+
+
+def body_of(messages: list[dict[str, Any]]) -> bytes:
+    """A request with these messages."""
+    return json.dumps(
+        {"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": messages}
+    ).encode()
+
+
+def same(one: Wire, other: Wire) -> bool:
+    """Whether two requests are equal on the wire, to the byte."""
+    return one.head == other.head and one.raw_body == other.raw_body
+
+
+@pytest.fixture
+def both(
+    provider: Provider, start_proxy: StartProxy, connect: Connect
+) -> Callable[..., tuple[Wire, Wire]]:
+    """A function that sends one request through a bare proxy and through one with the addon."""
+    bare = start_proxy(addon=None)
+    proxies: dict[tuple[str, ...], Child] = {}
+
+    def send(
+        path: str, body: bytes, *options: str, extra: tuple[tuple[str, str], ...] = (), **named: Any
+    ) -> tuple[Wire, Wire]:
+        if options not in proxies:
+            proxies[options] = start_proxy(*options)
+        host = HOSTS[1] if path == CHAT else HOSTS[0]
+        headers = (*ODD_HEADERS, ("Authorization", "Bearer a-key"), *extra)
+        for proxy in (bare, proxies[options]):
+            connect(proxy, host).post(path, headers, body, **named)
+        first, second = (record.wire for record in list(provider.records)[-2:])
+        return first, second
+
+    return send
+
+
+HOSTILE: dict[str, bytes] = {
+    "two messages keys": ODD_BODY.replace(b'"temperature"', b'"messages":[],"temperature"'),
+    "two messages keys, one escaped": ODD_BODY.replace(
+        b'"temperature"', b'"m\\u0065ssages":[{"role":"user","content":"b"}],"temperature"'
+    ),
+    "invalid UTF-8": ODD_BODY.replace(b"caf", b"caf\xff\xfe"),
+    "nesting of 100,000": ODD_BODY.replace(b"64", b"[" * 100_000 + b"]" * 100_000),
+    "nesting of 100,000 in a message": ODD_BODY.replace(
+        b'"role"', b'"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"role"'
+    ),
+    "NaN": ODD_BODY.replace(b"1E0", b"NaN"),
+    "lone surrogates": ODD_BODY.replace(b"\\ude00", b""),
+    "a byte order mark": b"\xef\xbb\xbf" + ODD_BODY,
+    "half a body": ODD_BODY[:-30],
+    "no object": b'["messages"]',
+    "nothing": b"",
+    "text": b"messages",
+    "UTF-16": ODD_BODY.decode().encode("utf-16"),
+    "messages that are no list": b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":"hi"}',
+    "a message that is no object": b'{"model":"claude-x","max_tokens":5,"messages":[1,null]}',
+    "a number as the model": b'{"model":7,"max_tokens":5,"messages":[{"role":"user"}]}',
+}
+
+
+@pytest.mark.parametrize("path", [MESSAGES, CHAT])
+def test_a_request_below_the_thresholds(path: str, both: Callable[..., tuple[Wire, Wire]]) -> None:
+    assert same(*both(path, ODD_BODY))
+    assert same(*both(path, ODD_BODY, chunked=True))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_request_in_an_encoding(coding: str, both: Callable[..., tuple[Wire, Wire]]) -> None:
+    encoded = encode(ODD_BODY, coding)
+
+    assert same(*both(MESSAGES, encoded, extra=(("Content-Encoding", coding),)))
+
+
+def test_bodies_that_are_not_what_they_claim(both: Callable[..., tuple[Wire, Wire]]) -> None:
+    for coding in ("gzip", "br", "zstd", "deflate", "snappy", "gzip, br"):
+        assert same(*both(MESSAGES, ODD_BODY, extra=(("Content-Encoding", coding),)))
+
+
+def test_hostile_bodies(both: Callable[..., tuple[Wire, Wire]]) -> None:
+    small = "context_windows=*=100"
+    for name, body in HOSTILE.items():
+        for path in (MESSAGES, CHAT):
+            assert same(*both(path, body, small)), name
+
+
+def test_paths_that_are_not_ours(both: Callable[..., tuple[Wire, Wire]]) -> None:
+    body = body_of(history())
+    for path in ("/v1/messages/batches", "/api/event_logging/v2/batch", "/v1/embeddings"):
+        assert same(*both(path, body, "context_windows=*=8000"))
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_modes_that_only_look(mode: str, both: Callable[..., tuple[Wire, Wire]]) -> None:
+    body = body_of(history())
+    options = ("context_windows=*=8000", f"context_mode={mode}")
+
+    assert same(*both(MESSAGES, body, *options))
+    assert same(
+        *both(MESSAGES, encode(body, "zstd"), *options, extra=(("Content-Encoding", "zstd"),))
+    )
+
+
+def test_a_body_that_is_too_large_for_us(both: Callable[..., tuple[Wire, Wire]]) -> None:
+    body = body_of(history())
+    options = ("context_windows=*=8000", "context_max_body=100KB")
+    assert len(body) > 100 * 1024
+
+    assert same(*both(MESSAGES, body, *options))
+    assert same(
+        *both(MESSAGES, encode(body, "gzip"), *options, extra=(("Content-Encoding", "gzip"),))
+    )
+
+
+def test_the_same_history_is_condensed_where_that_is_wanted(
+    both: Callable[..., tuple[Wire, Wire]], provider: Provider
+) -> None:
+    # Otherwise the tests above would prove nothing.
+    provider.models = with_windows({"*": 1_000_000})
+    bare, ours = both(MESSAGES, body_of(history()), "context_windows=*=8000")
+
+    assert len(ours.raw_body) < len(bare.raw_body)
