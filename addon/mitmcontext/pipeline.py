@@ -70,10 +70,10 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step that passed every check: what to freeze, and the body that it makes."""
+    """A step that passed every check: what to freeze, and the request that it makes."""
 
     entry: Entry
-    body: bytes
+    forwarded: Reading
     changes: tuple[Change, ...]
 
 
@@ -99,8 +99,8 @@ def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
     found = ledger.find(sent.links)
     if found is None:
         return Laid(sent, sent, None)
-    body = rewritten(sent.api, sent.request, found.entry.edits)
-    return Laid(sent, read(sent.api, sent.family, body, seed, known), found)
+    made = sent.api.read(rewritten(sent.api, sent.request, found.entry.edits))
+    return Laid(sent, read(sent.api, sent.family, made, seed, known), found)
 
 
 def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds) -> bool:
@@ -144,7 +144,7 @@ def assess(
 
 
 def plan_step(
-    laid: Laid, assessment: Assessment, thresholds: Thresholds, known: Known, least: int
+    laid: Laid, assessment: Assessment, thresholds: Thresholds, known: Known, seed: bytes
 ) -> Step | str:
     """The next step, checked and finished, or in words why none is taken.
 
@@ -155,8 +155,6 @@ def plan_step(
     if not calls_for_step(assessment.level):
         return "below the warning threshold"
     api, sent = laid.sent.api, laid.sent.request
-    if len(sent.spans) < least:
-        return f"fewer than {least} messages"
     messages = [api.parse(sent.raw(at)) for at in range(len(sent.spans))]
     if unpaired(messages):
         return "the client's own tool calls and results do not match"
@@ -170,7 +168,7 @@ def plan_step(
         ),
         _room(assessment, thresholds),
     )
-    return _finish(laid, assessment, known, messages, edits)
+    return _finish(laid, assessment, known, seed, messages, edits)
 
 
 def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
@@ -187,6 +185,7 @@ def _finish(
     laid: Laid,
     assessment: Assessment,
     known: Known,
+    seed: bytes,
     messages: Sequence[Message],
     edits: Sequence[FrozenEdit],
 ) -> Step | str:
@@ -195,17 +194,18 @@ def _finish(
     if not edits or tuple(edits) == held:
         return "nothing more may be shortened: what must stay fills the window"
     sent = laid.sent
-    body = rewritten(sent.api, sent.request, edits)
-    made = sent.api.read(body)
+    made = sent.api.read(rewritten(sent.api, sent.request, edits))
     after = [sent.api.parse(made.raw(at)) for at in range(len(made.spans))]
     forced = assessment.level is Level.OVERFLOW
     fault = broken(messages, after, typed=not forced)
     if fault:
         raise Broken(fault)
-    facts = known.recall(sent.api, sent.family, made)
-    total = assessment.fixed + sum(known.count(sent.api, sent.family, made, facts))
+    forwarded = read(sent.api, sent.family, made, seed, known)
+    total = assessment.fixed + sum(known.count(sent.api, sent.family, made, forwarded.facts))
     corrected = round(total * assessment.factor)
     if not is_worthwhile(assessment.forwarded, corrected, assessment.room):
+        if corrected > assessment.room:
+            return f"what must stay does not fit: {corrected:,} of {assessment.room:,} tokens"
         return "a step would free too little to be worth breaking the provider's cache"
     entry = Entry(
         edits=tuple(edits),
@@ -214,8 +214,9 @@ def _finish(
         after=corrected,
         level=assessment.level.value,
     )
-    weigh = assessment.sent_tokens
-    return Step(entry, body, changes_of(messages, weigh, edits, held, known, sent.family))
+    tokens = assessment.sent_tokens
+    changes = changes_of(messages, tokens, edits, held, known, sent.family)
+    return Step(entry, forwarded, changes)
 
 
 def changes_of(
