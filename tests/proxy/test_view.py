@@ -108,7 +108,7 @@ def test_a_comment_says_it_in_a_few_words(of: Outcome, expected: str) -> None:
 
 def test_a_log_line_says_it_in_one_line() -> None:
     assert log_line(outcome(model="m\n\x1b[31mERROR"), "api.example.com\r\n") == (
-        "api.example.com␊ m␊␛[31mERROR: 82 % warning · 96.2k → 48.1k · "
+        "api.example.com  m ^[[31mERROR: 82 % warning · 96.2k → 48.1k · "
         "12 results stubbed, 9 messages folded · step 1 · 12 ms"
     )
 

@@ -20,7 +20,9 @@ from mitmcontext.values import Action, Change, Level, Outcome
 KEY: Final = "mitmcontext"
 """Where in `flow.metadata` the dict is, and what the view is called."""
 
-WIDTH: Final = 96
+WIDTH: Final = 80
+"""What mitmweb shows beside its flow list in a window of usual size."""
+
 MAX_LINES: Final = 500
 """mitmproxy shows 512 lines of a view unless told otherwise."""
 
@@ -209,7 +211,8 @@ def render(outcome: Outcome, changes_in_all: int | None = None) -> str:
     head = [*_head(outcome), *_account(outcome)]
     left_out = max(0, (changes_in_all or 0) - len(outcome.changes))
     lines = [*head, *_changes(outcome, MAX_LINES - len(head), left_out)]
-    return "\n".join(line.rstrip() for line in lines[:MAX_LINES]) + "\n"
+    # mitmweb gives a line with nothing in it no height.
+    return "\n".join(line.rstrip() or " " for line in lines[:MAX_LINES]) + "\n"
 
 
 def _head(outcome: Outcome) -> Iterator[str]:
@@ -291,8 +294,8 @@ def _groups(changes: Sequence[Change]) -> Iterator[str]:
     for (_, _, new), members in groups.items():
         before = sum(change.tokens_before for change in members)
         after = sum(change.tokens_after for change in members)
-        when = "" if new else "   earlier"
-        yield f"  {summary(members):<44} {before:>9,} → {after:>7,} tokens{when}"
+        when = "" if new else "  earlier"
+        yield f"  {summary(members):<36} {before:>9,} → {after:>7,} tokens{when}"
     yield ""
 
 
@@ -420,7 +423,7 @@ def _text(value: object) -> str:
 
 def _line(text: str) -> str:
     """One short line of it, safe to show."""
-    return neutral(text[:200]).replace("\n", "␊").replace("\t", " ")
+    return neutral(text[:200]).replace("\n", " ").replace("\t", " ")
 
 
 def _excerpt(text: object, room: int) -> str:
@@ -431,12 +434,13 @@ def _excerpt(text: object, room: int) -> str:
 
 
 def neutral(text: str) -> str:
-    """The text with everything visible that would act on a terminal or deceive a reader."""
+    """The text with everything visible that would act on a terminal or deceive a reader.
+
+    Control characters become what one types to get them: ^[ for escape.
+    """
     return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
 
 
 def _visible(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else "\ufffd"
+    return f"^{chr(code ^ 0x40)}" if code < 0x80 else "\ufffd"
