@@ -12,7 +12,7 @@ from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.test import taddons, tflow, tutils
 
 from mitmcontext.proxy.figures import Figures
-from mitmcontext.proxy.page import page, stats_app
+from mitmcontext.proxy.page import as_html, page
 from mitmcontext.values import Action, Outcome
 
 
@@ -25,7 +25,7 @@ def busy() -> Figures:
 
 async def ask(path: str, method: str = "GET") -> Response:
     """Through mitmproxy's own ASGI host, as in the real proxy."""
-    app = ASGIApp(stats_app(busy().snapshot), "context.mitm", 80)
+    app = ASGIApp(page(busy().snapshot), "context.mitm", 80)
     with taddons.context():
         flow: HTTPFlow = tflow.tflow(
             req=tutils.treq(
@@ -77,8 +77,8 @@ async def test_stats_as_a_page() -> None:
 
 
 def test_a_page_of_nothing() -> None:
-    assert "<h2>" in page({})
-    assert "100.0 %" in page({"cache_hit_ratio": 1, "news": 7})
+    assert "<h2>" in as_html({})
+    assert "100.0 %" in as_html({"cache_hit_ratio": 1, "news": 7})
 
 
 async def test_head_has_no_body() -> None:

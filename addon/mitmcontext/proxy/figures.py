@@ -5,10 +5,9 @@ All of it lives in one plain dict, so that it can outlast the classes when the c
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,21 @@ def _fresh() -> dict[str, Any]:
         "prefix_breaks_unexplained": 0,
         "cache_hits": 0,
         "cache_misses": 0,
-        "uptime": 0.0,
     }
 
 
 class Figures:
-    """The counters of one running proxy. `clock` gives seconds and never goes back."""
+    """The counters of one running proxy. `clock` gives seconds and never goes back.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `kept` is where they live. Over a live reload the new object gets the old one's dict, so that
+    requests which finish on the old code still count; what is missing in it is added.
+    """
+
+    def __init__(self, clock: Callable[[], float], kept: dict[str, Any] | None = None) -> None:
         self._clock = clock
-        self._began = clock()
-        self._all = _fresh()
+        self._all = {} if kept is None else kept
+        for name, value in (_fresh() | {"began": clock()}).items():
+            self._all.setdefault(name, value)
 
     def saw(self) -> None:
         """A request that is no LLM request, and of which there is nothing else to say."""
@@ -78,6 +81,11 @@ class Figures:
             figures["freed"] += outcome.freed
             figures["step_ms"] += outcome.milliseconds
             figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-STEPS_KEPT:]
+
+    def recount(self, outcome: Outcome) -> None:
+        """The tokens of a request that was recorded before it was counted."""
+        self._all["sent"] += outcome.sent
+        self._all["forwarded"] += outcome.forwarded
 
     def failed(self, reason: str) -> None:
         """Something beside the requests went wrong, such as reading along with an answer."""
@@ -135,24 +143,10 @@ class Figures:
 
     def clear(self) -> None:
         """Begin anew."""
-        self._all = _fresh()
-        self._began = self._clock()
-
-    def state(self) -> dict[str, Any]:
-        """Plain values that `restore` takes, also that of a later version of this class."""
-        return copy.deepcopy(self._all) | {"uptime": self._uptime()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there. What is missing or of another kind stays as it is."""
-        for name, mine in self._all.items():
-            theirs = state.get(name)
-            if isinstance(mine, dict) and isinstance(theirs, dict):
-                mine.update(copy.deepcopy(theirs))
-            elif isinstance(theirs, type(mine)):
-                self._all[name] = copy.deepcopy(theirs)
+        self._all.update(_fresh() | {"began": self._clock()})
 
     def _uptime(self) -> float:
-        return float(self._all["uptime"] + self._clock() - self._began)
+        return float(self._clock() - self._all["began"])
 
 
 def memory_usage() -> int:

@@ -58,7 +58,7 @@ _SECTIONS = {
 _SHARES = ("success_rate", "cache_hit_ratio", "error_rate")
 
 
-def stats_app(snapshot: Callable[[], Mapping[str, Any]]) -> App:
+def page(snapshot: Callable[[], Mapping[str, Any]]) -> App:
     """An ASGI app that serves this snapshot as a page and as JSON."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,11 +88,11 @@ def answer(
     if path == "/stats.json":
         return 200, "application/json", json.dumps(snapshot(), indent=2) + "\n"
     if path == "/":
-        return 200, "text/html; charset=utf-8", page(snapshot())
+        return 200, "text/html; charset=utf-8", as_html(snapshot())
     return 404, _TEXT, "there are / and /stats.json\n"
 
 
-def page(figures: Mapping[str, Any]) -> str:
+def as_html(figures: Mapping[str, Any]) -> str:
     """The figures as a page that needs no script."""
     return "\n".join(_page(figures)) + "\n"
 
