@@ -39,8 +39,14 @@ class Known:
     def __init__(self, store: MutableMapping[bytes, bytes], counter: Counter) -> None:
         self._store = store
         self._counter = counter
-        self.counted = 0
-        self.recalled = 0
+        self._counted = 0
+        self._recalled = 0
+
+    def take(self) -> tuple[int, int]:
+        """How many counts were known and how many had to be made since the last call."""
+        taken = self._recalled, self._counted
+        self._recalled, self._counted = self._recalled - taken[0], self._counted - taken[1]
+        return taken
 
     def recall(self, api: Api, family: Family, request: Request) -> list[Fact]:
         """What is known of each message, digests found where they were not.
@@ -55,10 +61,11 @@ class Known:
         self, api: Api, family: Family, request: Request, facts: list[Fact]
     ) -> tuple[int, ...]:
         """The estimated tokens of each message; counts those that were never counted."""
+        new = sum(fact.tokens is None for fact in facts)
+        self._counted += new
+        self._recalled += len(facts) - new
         return tuple(
-            self._count(api, family, request.raw(at), fact)
-            if fact.tokens is None
-            else self._recalled(fact.tokens)
+            self._count(api, family, request.raw(at), fact) if fact.tokens is None else fact.tokens
             for at, fact in enumerate(facts)
         )
 
@@ -91,6 +98,10 @@ class Known:
         """The estimated tokens of a message that was never sent as it is."""
         return message_tokens(message, family, self._counter(family.encoding))
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._store.clear()
+
     def _recall(self, api: Api, family: Family, raw: bytes) -> Fact:
         key = _key(family, raw)
         kept = self._store.get(key)
@@ -100,12 +111,7 @@ class Known:
         rest = kept[_DIGEST:]
         return Fact(key, kept[:_DIGEST], int.from_bytes(rest, "big") if rest else None)
 
-    def _recalled(self, tokens: int) -> int:
-        self.recalled += 1
-        return tokens
-
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
-        self.counted += 1
         tokens = self.weigh(family, api.parse(raw))
         self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
         return tokens

@@ -77,14 +77,13 @@ class Step:
     changes: tuple[Change, ...]
 
 
-def read(api: Api, family: Family, body: bytes, seed: bytes, known: Known) -> Reading:
-    """Read a body: its messages, their digests, and the links of the conversation.
+def read(api: Api, family: Family, request: Request, seed: bytes, known: Known) -> Reading:
+    """Recognise the messages of a request, and link them to a conversation.
 
     Raises:
-        Unreadable: it is not a request of this API.
+        Unreadable: a message is none of this API's.
 
     """
-    request = api.read(body)
     facts = known.recall(api, family, request)
     return Reading(api, family, request, facts, chain(seed, [fact.digest for fact in facts]))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Final
 
 from mitmcontext.condense.assess import Thresholds
@@ -161,7 +162,7 @@ class Settings:
             self.condensation_warning_threshold,
             self.condensation_critical_threshold,
         )
-        if any(a >= b for a, b in zip(rising, rising[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(rising)):
             raise BadSetting(
                 "condensation_target, condensation_caution_threshold, "
                 "condensation_warning_threshold and condensation_critical_threshold must be in "

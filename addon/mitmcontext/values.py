@@ -180,7 +180,9 @@ class Outcome:
     """Everything there is to show about one request. `reason` is ours, never the client's words.
 
     `sent` and `forwarded` are estimates in tokens of the whole request; `room` is what the model
-    can take in tokens; `steps` counts the steps of this conversation so far.
+    can take in tokens. `level` and `utilisation` are those before a new step, with only the earlier
+    ones laid over the request: `forwarded` plus what the new step `freed`. `steps` counts the steps
+    of this conversation so far.
     """
 
     action: Action
@@ -199,5 +201,5 @@ class Outcome:
 
     @property
     def utilisation(self) -> float:
-        """The share of what the model can take that the client's request fills."""
-        return self.sent / self.room if self.room else 0.0
+        """The share of what the model can take that was filled before a new step."""
+        return (self.forwarded + self.freed) / self.room if self.room else 0.0

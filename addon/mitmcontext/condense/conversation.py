@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mitmcontext.values import Kind, Message, Part, Span
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.values import Kind, Message, Part, Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from mitmcontext.values import Kind, Message
 from mitmcontext.condense.units import KEPT_RESULTS, last_typed, unpaired
+from mitmcontext.values import Kind, Message
 
 Messages = Sequence[Message]
 Invariant = Callable[[Messages, Messages], str]

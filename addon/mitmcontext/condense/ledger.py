@@ -108,6 +108,10 @@ class Ledger:
         kept = self._store.setdefault(_key(links[at], place), _ENCODER.encode(entry))
         return Found(at, _DECODER.decode(kept))
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._store.clear()
+
     def _get(self, link: bytes, place: int) -> Entry | None:
         kept = self._store.get(_key(link, place))
         return None if kept is None else _DECODER.decode(kept)

@@ -35,9 +35,12 @@ def stub(part: Part) -> str:
     whole = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     head, middle, tail = _cut(text)
     lines = text.count("\n") + 1
-    pieces = [
+    opening = (
         f"{OPENING} an older tool result was shortened to save context; it had {len(text):,} "
-        f"characters in {lines:,} lines (sha256 {whole}). Run the call again to see all of it.]",
+        f"characters in {lines:,} lines (sha256 {whole}). Run the call again to see all of it.]"
+    )
+    pieces = [
+        opening,
         head,
         f"[... {len(middle):,} characters left out ...]",
         tail,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from mitmcontext.values import Kind, Message, Span
 from mitmcontext.condense import texts
 from mitmcontext.condense.conversation import (
     Conversation,
@@ -24,6 +23,7 @@ from mitmcontext.condense.conversation import (
 )
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.condense.units import Kept, kept
+from mitmcontext.values import Kind, Message, Span
 
 # Shorter results are not worth a stub, which alone has some 600 characters.
 _WORTH_A_STUB: Final = 1_500

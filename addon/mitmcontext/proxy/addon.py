@@ -1,0 +1,317 @@
+"""The hooks: what mitmproxy calls, and the one place where a request is changed.
+
+Every hook is guarded. Whatever goes wrong inside, the request goes out one rung further down: with
+the new step, with what is frozen already, as the client sent it. All work is done on copies; the
+only change to a request is `_commit`, which comes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from mitmproxy import command, contentviews, ctx, exceptions, http
+from mitmproxy.addonmanager import Loader
+from mitmproxy.addons.asgiapp import ASGIApp
+from mitmproxy.hooks import UpdateHook
+
+from mitmcontext.proxy import options, view
+from mitmcontext.proxy.carried import carried
+from mitmcontext.proxy.eviction import Eviction
+from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.page import stats_app
+from mitmcontext.proxy.tee import Handling, Tee, handling
+from mitmcontext.proxy.tenant import is_subscription, tenant
+from mitmcontext.proxy.work import Job, Ready, Result, Worker
+from mitmcontext.settings import BadSetting, Settings, load
+from mitmcontext.values import Action, Outcome, Standing, Unreadable, Usage
+from mitmcontext.wire import api_for
+from mitmcontext.wire.api import Api
+
+HOST: Final = "context.mitm"
+# Headers that say that something outside the body depends on its bytes.
+_SIGNATURES: Final = ("content-md5", "digest", "content-digest", "x-amz-content-sha256")
+_log: Final = logging.getLogger(__name__)
+
+
+class ContextAddon:
+    """mitmcontext as mitmproxy sees it."""
+
+    name = "mitmcontext"
+
+    def __init__(self) -> None:
+        self._settings = Settings()
+        self._figures = Figures(time.monotonic)
+        self._worker: Worker | None = None
+        self._key = b""
+        self._pending: dict[str, Result] = {}
+        self._tees: dict[str, Tee] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._eviction = Eviction()
+        self.addons = [ASGIApp(stats_app(lambda: self._figures.snapshot()), HOST, 80)]
+
+    # What mitmproxy does once, and on a live reload.
+
+    def load(self, loader: Loader) -> None:
+        """Declare options and the content view; take over what an earlier load left."""
+        options.declare(loader)
+        kept = carried(loader.master)
+        self._key = kept["key"]
+        self._figures = Figures(time.monotonic, kept["figures"])
+        self._worker = Worker(kept)
+        contentviews.add(view.ContextView())
+
+    def configure(self, updated: set[str]) -> None:
+        """Read the settings; what may not be stops the start, or keeps the last good ones."""
+        try:
+            self._settings = load(options.those_set(ctx.options), os.environ)
+        except BadSetting as error:
+            raise exceptions.OptionsError(str(error)) from None
+
+    def running(self) -> None:
+        """Say what looks like a slip, keep bodies for mitmweb, and load the vocabulary."""
+        for sentence in options.misspelt(ctx.options.deferred, os.environ):
+            _log.warning("mitmcontext: %s", sentence)
+        if getattr(ctx.master, "view", None) is not None:
+            # Answers are streamed, and mitmweb could not show them otherwise.
+            ctx.options.update(store_streamed_bodies=True)
+        if self._worker is not None:
+            self._worker.warm_up()
+        _log.info("mitmcontext: %s; figures at http://%s/", self._settings.context_mode, HOST)
+
+    def done(self) -> None:
+        """Begin nothing new; requests in flight finish on this code."""
+        if self._worker is not None:
+            self._worker.close()
+
+    # The way of a request.
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Forward a request that fits, by whatever rung of the ladder holds."""
+        if flow.response or flow.error or not flow.live or flow.request.pretty_host == HOST:
+            return
+        try:
+            await self._request(flow)
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a request is never lost to a fault of ours
+            self._failed(flow, type(error).__name__)
+
+    async def _request(self, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        path = request.path.partition("?")[0]
+        api = api_for(request.method, path)
+        if api is None or self._settings.context_mode == "off" or not self._is_watched(flow):
+            self._figures.saw()
+            return
+        reason = self._why_not(flow)
+        if reason or request.raw_content is None:
+            self._show(flow, _alone(api, reason or "streamed by mitmproxy"))
+            return
+        worker = self._at_work()
+        try:
+            ready = await worker.look(
+                self._job(flow, api, path, request.raw_content), self._settings
+            )
+        except Unreadable as why:
+            self._show(flow, _alone(api, str(why)))
+            return
+        if ready.standing is Standing.ALONE:
+            self._show(flow, _alone(api, ready.why, ready))
+            return
+        result = await worker.decide(ready)
+        self._conclude(flow, result)
+        if result.raw is not None:
+            _commit(request, result.raw)
+
+    def _conclude(self, flow: http.HTTPFlow, result: Result) -> None:
+        """Keep what the answer will be compared with, and show what was done."""
+        if self._at_work().breaks_prefix(result):
+            self._figures.broke_prefix()
+            _log.warning("mitmcontext: a forwarded prefix changed without a step")
+        self._pending[flow.id] = result
+        self._show(flow, result.outcome)
+        if not result.counted:
+            self._later(self._count(flow, result))
+
+    async def _count(self, flow: http.HTTPFlow, result: Result) -> None:
+        """Count, after forwarding, what needed no count before."""
+        try:
+            counted = await self._at_work().count_later(result)
+        except (Unreadable, RuntimeError) as error:
+            # RuntimeError: the pool was closed by a live reload meanwhile.
+            self._figures.failed(type(error).__name__)
+            return
+        spent = result.outcome.milliseconds
+        counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))
+        if flow.id in self._pending:
+            self._pending[flow.id] = counted
+        self._figures.recount(counted.outcome)
+        self._mark(flow, counted.outcome)
+        ctx.master.addons.trigger(UpdateHook([flow]))
+
+    def _job(self, flow: http.HTTPFlow, api: Api, path: str, raw: bytes) -> Job:
+        request = flow.request
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        observed = "observe mode" if self._settings.context_mode == "observe" else _signed(headers)
+        return Job(
+            api=api,
+            path=path,
+            tenant=tenant(self._key, request.scheme, request.pretty_host, request.port, headers),
+            headers=headers,
+            raw=raw,
+            observed=observed,
+            login=is_subscription(headers),
+        )
+
+    def _is_watched(self, flow: http.HTTPFlow) -> bool:
+        hosts = self._settings.context_hosts
+        host = flow.request.pretty_host.lower()
+        return not hosts or any(fnmatchcase(host, glob) for glob in hosts)
+
+    def _why_not(self, flow: http.HTTPFlow) -> str:
+        """Why a request for an LLM's path is not even read, or ""."""
+        if flow.is_replay == "request":
+            return "a replay"
+        if len(flow.request.raw_content or b"") > self._settings.context_max_body:
+            return "larger than context_max_body"
+        return ""
+
+    # The way back.
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Let what is too large to look at pass through without being held in memory."""
+        try:
+            size = flow.request.headers.get("content-length", "")
+            if size.isdecimal() and int(size) > self._settings.context_max_body:
+                flow.request.stream = True
+        except Exception as error:  # noqa: BLE001 - as in `request`
+            self._figures.failed(type(error).__name__)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Let an answer through as it arrives, and read its usage on the side."""
+        try:
+            self._responseheaders(flow)
+        except Exception as error:  # noqa: BLE001 - as in `request`
+            self._figures.failed(type(error).__name__)
+
+    def _responseheaders(self, flow: http.HTTPFlow) -> None:
+        result = self._pending.get(flow.id)
+        answer = flow.response
+        if answer is None or flow.websocket is not None:
+            return
+        rewritten = result is not None and result.raw is not None
+        kind = answer.headers.get("content-type")
+        how = handling(answer.status_code, kind, recognised=result is not None, rewritten=rewritten)
+        if how is Handling.STREAM:
+            answer.stream = True
+        elif how is Handling.TEE and result is not None:
+            tee = Tee(
+                result.ready.job.api.usage_of,
+                lambda usage: self._learn(flow, usage),
+                self._figures.failed,
+                content_type=kind,
+                content_encoding=answer.headers.get("content-encoding"),
+            )
+            self._tees[flow.id] = tee
+            answer.stream = tee
+
+    def _learn(self, flow: http.HTTPFlow, usage: Usage) -> None:
+        result = self._pending.get(flow.id)
+        if result is not None and usage.input_tokens:
+            self._at_work().learn(result, usage.input_tokens)
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """Clear up after an answer."""
+        try:
+            self._end(flow)
+        except Exception as error:  # noqa: BLE001 - as in `request`
+            self._figures.failed(type(error).__name__)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Clear up after an exchange that broke off."""
+        try:
+            tee = self._tees.get(flow.id)
+            if tee is not None:
+                tee.finish()
+            self._end(flow)
+        except Exception as error:  # noqa: BLE001 - as in `request`
+            self._figures.failed(type(error).__name__)
+
+    def _end(self, flow: http.HTTPFlow) -> None:
+        self._tees.pop(flow.id, None)
+        self._pending.pop(flow.id, None)
+        self._eviction.finished(flow, self._settings.context_keep_flows)
+
+    # What a user sees.
+
+    @command.command("context.stats")  # type: ignore[untyped-decorator]  # mitmproxy's is untyped
+    def stats(self) -> str:
+        """The figures, as http://context.mitm/stats.json has them."""
+        return json.dumps(self._figures.snapshot(), indent=2)
+
+    @command.command("context.clear")  # type: ignore[untyped-decorator]
+    def clear(self) -> str:
+        """Forget all frozen edits, counts and figures."""
+        self._at_work().clear()
+        self._figures.clear()
+        return "cleared"
+
+    def _show(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
+        known = self._at_work().known
+        self._figures.counted(*known.take())
+        self._figures.record(outcome)
+        self._mark(flow, outcome)
+        if outcome.action is Action.CONDENSED:
+            _log.info("mitmcontext: %s", view.log_line(outcome, flow.request.pretty_host))
+
+    def _mark(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
+        flow.comment = view.comment(outcome)
+        flow.metadata[view.KEY] = view.to_metadata(outcome)
+        flow.marked = view.mark(outcome) or flow.marked
+
+    def _failed(self, flow: http.HTTPFlow, reason: str) -> None:
+        """The request goes out as it came; say so, by the kind of the fault alone."""
+        _log.warning("mitmcontext: a request was left as it came (%s)", reason)
+        outcome = Outcome(Action.FAILED_OPEN, reason)
+        self._figures.record(outcome)
+        self._mark(flow, outcome)
+
+    def _at_work(self) -> Worker:
+        if self._worker is None:
+            raise RuntimeError("not loaded")
+        return self._worker
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _alone(api: Api, reason: str, ready: Ready | None = None) -> Outcome:
+    model = ready.request.model if ready else ""
+    count = len(ready.request.spans) if ready else 0
+    return Outcome(Action.LEFT_ALONE, reason, api=api.name, model=model, messages=count)
+
+
+def _signed(headers: dict[str, str]) -> str:
+    """Why a body must stay as it is: something signs it. "" where nothing does."""
+    if headers.get("authorization", "").startswith("AWS4-"):
+        return "signed by the client (SigV4)"
+    if any(name in headers for name in _SIGNATURES):
+        return "a header holds a digest of the body"
+    return ""
+
+
+def _commit(request: http.Request, raw: bytes) -> None:
+    """The only change to a request: its body, and its length where it states one."""
+    request.raw_content = raw
+    if "content-length" in request.headers:
+        request.headers["content-length"] = str(len(raw))

@@ -1,0 +1,36 @@
+"""Whether a forwarded history extends the one forwarded before.
+
+Providers bill a repeated prefix at a fraction. A prefix that we change without taking a step is a
+defect, so what went out is compared, request by request, from the messages of the finished bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cachetools import LRUCache
+
+
+class Prefixes:
+    """By a client's last link: the last link as forwarded, and the number of the newest step."""
+
+    def __init__(self, sent: LRUCache[bytes, tuple[bytes, int]]) -> None:
+        self._sent = sent
+
+    def is_unexplained(
+        self, client: Sequence[bytes], forwarded: Sequence[bytes], step: int
+    ) -> bool:
+        """Take note of a request; say whether it changed a forwarded prefix without a step.
+
+        Args:
+            client: the links of the history as the client sent it.
+            forwarded: the links of the history as it goes out.
+            step: the number of the conversation's newest step that is laid over it.
+
+        """
+        before = next((self._sent[link] for link in reversed(client) if link in self._sent), None)
+        if client and forwarded:
+            self._sent[client[-1]] = (forwarded[-1], step)
+        if before is None or before[0] in forwarded:
+            return False
+        return step <= before[1]

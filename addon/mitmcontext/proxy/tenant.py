@@ -1,0 +1,75 @@
+"""Whose conversation it is.
+
+The tenant is where a request goes and the stable principal behind its credential, under a keyed
+digest: what is kept of one tenant never serves another, and no credential is kept in any form but
+that digest. Access tokens change in mid-session, so what a token says of its owner comes before
+the token itself. Whoever forges that is refused by the provider.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+_ACCOUNT: Final = ("chatgpt-account-id", "openai-organization", "openai-project")
+_CREDENTIAL: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+
+
+def tenant(key: bytes, scheme: str, host: str, port: int, headers: Mapping[str, str]) -> bytes:
+    """HMAC-SHA256 over length-prefixed fields: scheme, host, port and principal.
+
+    `headers` have names in lower case.
+    """
+    fields = [scheme, host.lower(), str(port), *_principal(headers)]
+    return keyed(key, (field.encode("utf-8", "surrogateescape") for field in fields))
+
+
+def keyed(key: bytes, fields: Iterable[bytes]) -> bytes:
+    """HMAC-SHA256 over length-prefixed fields, so that no two lists look alike."""
+    state = hmac.new(key, digestmod="sha256")
+    for field in fields:
+        state.update(len(field).to_bytes(8, "big"))
+        state.update(field)
+    return state.digest()
+
+
+def is_subscription(headers: Mapping[str, str]) -> bool:
+    """Whether the credential is a subscription's login and no API key.
+
+    API keys come in a header of their own, or as a bearer token that begins with "sk-"; Claude's
+    logins begin with "sk-ant-oat".
+    """
+    bearer = _bearer(headers)
+    return bool(bearer) and (bearer.startswith("sk-ant-oat") or not bearer.startswith("sk-"))
+
+
+def _principal(headers: Mapping[str, str]) -> list[str]:
+    account = [f"{name}={headers[name]}" for name in _ACCOUNT if headers.get(name)]
+    if account:
+        return ["account", *account]
+    owner = _owner(_bearer(headers))
+    if owner:
+        return ["token", *owner]
+    return ["credential", *(f"{name}={headers[name]}" for name in _CREDENTIAL if name in headers)]
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _owner(token: str) -> list[str]:
+    """Issuer and subject that a JSON web token claims; nothing where it is none."""
+    pieces = token.split(".")
+    if len(pieces) != 3:
+        return []
+    try:
+        padded = pieces[1] + "=" * (-len(pieces[1]) % 4)
+        claims = json.loads(base64.urlsafe_b64decode(padded))
+        issuer, subject = claims["iss"], claims["sub"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [issuer, subject] if isinstance(issuer, str) and isinstance(subject, str) else []

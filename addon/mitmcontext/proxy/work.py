@@ -1,0 +1,329 @@
+"""One request through the pipeline: on which thread, under which deadline, down which ladder.
+
+Reading and laying frozen edits over a request always happens, since without them the client's whole
+history would go out. Counting and planning a new step has a deadline, and is put off until after
+forwarding where size alone proves that nothing needs to be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeVar
+
+from tiktoken import Encoding
+
+from mitmcontext import pipeline
+from mitmcontext.condense.ledger import Ledger
+from mitmcontext.known import Known
+from mitmcontext.models.windows import Window, window_of
+from mitmcontext.pipeline import Assessment, Laid, Step
+from mitmcontext.proxy import bodies
+from mitmcontext.proxy.carried import Carried
+from mitmcontext.proxy.prefixes import Prefixes
+from mitmcontext.proxy.tenant import keyed
+from mitmcontext.settings import Settings
+from mitmcontext.stores.memory import MemoryStore
+from mitmcontext.tokens import vocabulary
+from mitmcontext.tokens.calibration import Calibration
+from mitmcontext.tokens.estimate import Count
+from mitmcontext.tokens.families import family_of
+from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing
+from mitmcontext.wire.api import Api
+
+# Reading a body of this size takes well below a millisecond; a hop to a thread a tenth of one.
+_INLINE: Final = 64 << 10
+# Counting a megabyte that was never seen takes up to a quarter of a second on a slow machine.
+_STEP_SECONDS: Final = 2.0
+# Far beyond what reading needs: only for a machine that stands still.
+_READ_SECONDS: Final = 20.0
+_THREADS: Final = 2
+
+_T = TypeVar("_T")
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What of a flow decides about it. `headers` have names in lower case."""
+
+    api: Api
+    path: str
+    tenant: bytes
+    headers: Mapping[str, str]
+    raw: bytes
+    observed: str = ""
+    login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A request with what is frozen laid over it: the lowest rung that keeps the prefix."""
+
+    job: Job
+    settings: Settings
+    laid: Laid
+    seed: bytes
+    observed: str
+    standing: Standing
+    why: str
+
+    @property
+    def request(self) -> Request:
+        """The request as the client sent it."""
+        return self.laid.sent.request
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What to forward (None: as it came) and what to show."""
+
+    outcome: Outcome
+    ready: Ready
+    raw: bytes | None
+    forwarded: pipeline.Reading
+    uncorrected: int = 0
+    calibration: str = ""
+    counted: bool = True
+
+
+class Worker:
+    """Runs the pipeline for one proxy. Its caches are the carried ones."""
+
+    def __init__(self, kept: Carried) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext")
+        self._encodings: dict[str, Encoding] = {}
+        self._ledgers = {
+            False: Ledger(MemoryStore(kept["ledger"])),
+            True: Ledger(MemoryStore(kept["observed"])),
+        }
+        self._changes = kept["changes"]
+        self._prefixes = Prefixes(kept["prefixes"])
+        self._calibration = Calibration()
+        self._key = kept["key"]
+        self.known = Known(MemoryStore(kept["messages"]), self._count)
+
+    def warm_up(self) -> None:
+        """Load the vocabulary that most models need, off the event loop."""
+        self._pool.submit(self._count, "o200k_base")
+
+    def close(self) -> None:
+        """Begin nothing new. What runs may finish."""
+        self._pool.shutdown(wait=False)
+
+    async def look(self, job: Job, settings: Settings) -> Ready:
+        """Decode, read, and lay over it what is frozen.
+
+        Raises:
+            Unreadable: it is not a request that we understand.
+            Broken: what is frozen does not fit.
+            TimeoutError: the machine stands still.
+
+        """
+        read = partial(self._look, job, settings)
+        if len(job.raw) <= _INLINE and "content-encoding" not in job.headers:
+            return read()
+        async with asyncio.timeout(_READ_SECONDS):
+            return await self._run(read)
+
+    async def decide(self, ready: Ready) -> Result:
+        """Count, assess, plan; whatever fails, the result is at least what is frozen."""
+        began = time.perf_counter()
+        if pipeline.is_surely_safe(ready.laid, self._window(ready), ready.settings.thresholds):
+            return self._untouched(ready, "", counted=False)
+        try:
+            async with asyncio.timeout(_STEP_SECONDS):
+                result = await self._run(partial(self._decide, ready))
+        except TimeoutError:
+            result = await self._base(ready, Action.FAILED_OPEN, "no step in time")
+        except Broken as fault:
+            _log.warning("mitmcontext: a step failed its check (%s); not taken", fault)
+            result = await self._base(
+                ready, Action.FAILED_OPEN, f"a step failed its check: {fault}"
+            )
+        spent = (time.perf_counter() - began) * 1000
+        return replace(result, outcome=replace(result.outcome, milliseconds=spent))
+
+    async def count_later(self, result: Result) -> Result:
+        """Count a request that was forwarded uncounted."""
+        return await self._run(partial(self._assessed, result.ready))
+
+    def breaks_prefix(self, result: Result) -> bool:
+        """Take note of what is forwarded; say whether a prefix changed without a step."""
+        sent = result.ready.laid.sent.links
+        forwarded = sent if result.ready.observed else result.forwarded.links
+        return self._prefixes.is_unexplained(sent, forwarded, result.outcome.steps)
+
+    def learn(self, result: Result, reported: int) -> None:
+        """Correct later estimates by what the provider reported for this request."""
+        if result.uncorrected:
+            self._calibration.learn(result.calibration, result.uncorrected, reported)
+
+    def clear(self) -> None:
+        """Forget every frozen edit and every count."""
+        for ledger in self._ledgers.values():
+            ledger.clear()
+        self.known.clear()
+        self._changes.clear()
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _count(self, encoding: str) -> Count:
+        if encoding not in self._encodings:
+            self._encodings[encoding] = vocabulary.load(encoding)
+        return partial(vocabulary.count, self._encodings[encoding])
+
+    def _look(self, job: Job, settings: Settings) -> Ready:
+        coding = job.headers.get("content-encoding")
+        body = bodies.decode(job.raw, coding, settings.context_max_body)
+        request = job.api.read(body)
+        standing, why = job.api.standing(job.path, job.headers, request)
+        observed = job.observed or self._attested(request, job, settings)
+        seed = keyed(self._key, [job.tenant, job.api.name.encode(), request.model.encode()])
+        sent = pipeline.read(job.api, family_of(request.model), request, seed, self.known)
+        laid = Laid(sent, sent, None)
+        if standing is not Standing.ALONE:
+            laid = pipeline.lay(sent, self._ledgers[bool(observed)], seed, self.known)
+        return Ready(job, settings, laid, seed, observed, standing, why)
+
+    def _attested(self, request: Request, job: Job, settings: Settings) -> str:
+        """Why a request with the client's attestation over its body is only observed, or ""."""
+        if not request.attested or settings.context_attested == "condense":
+            return ""
+        if settings.context_attested == "observe":
+            return "attested by the client (context_attested is observe)"
+        if job.login:
+            return (
+                "attested by the client, with a subscription login; "
+                "set context_attested to condense to change that"
+            )
+        return ""
+
+    def _window(self, ready: Ready) -> Window:
+        return window_of(ready.request.model, ready.settings.context_windows)
+
+    def _decide(self, ready: Ready) -> Result:
+        """Assess and, where that calls for it, take a step. Runs in a thread."""
+        assessment = self._assess(ready)
+        result = self._shown(ready, assessment)
+        if ready.standing is not Standing.TURN:
+            return result
+        if len(ready.request.spans) < ready.settings.condensation_min_messages:
+            return result
+        step = pipeline.plan_step(
+            ready.laid, assessment, ready.settings.thresholds, self.known, ready.seed
+        )
+        if isinstance(step, str):
+            shown = replace(result.outcome, reason=step)
+            return replace(result, outcome=shown)
+        return self._stepped(ready, assessment, step)
+
+    def _stepped(self, ready: Ready, assessment: Assessment, step: Step) -> Result:
+        """Freeze a step; where another one was faster, that one holds."""
+        laid = ready.laid
+        ledger = self._ledgers[bool(ready.observed)]
+        frozen = ledger.freeze(laid.sent.links, step.entry, laid.found)
+        if frozen.entry != step.entry:
+            return self._assessed(self._look_again(ready))
+        self._changes[laid.sent.links[frozen.at]] = step.changes
+        stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, frozen))
+        result = self._shown(stepped, replace(assessment, forwarded=step.entry.after))
+        outcome = replace(
+            result.outcome,
+            action=Action.OBSERVED if ready.observed else Action.CONDENSED,
+            reason=f"{assessment.level.value}: {assessment.forwarded / assessment.room:.0%} full",
+            freed=step.entry.before - step.entry.after,
+            changes=step.changes,
+        )
+        return replace(result, outcome=outcome)
+
+    def _look_again(self, ready: Ready) -> Ready:
+        ledger = self._ledgers[bool(ready.observed)]
+        return replace(ready, laid=pipeline.lay(ready.laid.sent, ledger, ready.seed, self.known))
+
+    def _assess(self, ready: Ready) -> Assessment:
+        return pipeline.assess(
+            ready.laid,
+            self._window(ready),
+            ready.settings.thresholds,
+            self.known,
+            self._calibration.factor(self._calibration_key(ready)),
+        )
+
+    def _calibration_key(self, ready: Ready) -> str:
+        return f"{ready.job.tenant.hex()} {ready.request.model}"
+
+    def _assessed(self, ready: Ready) -> Result:
+        """The request with what is frozen, counted."""
+        return self._shown(ready, self._assess(ready))
+
+    def _shown(self, ready: Ready, assessment: Assessment) -> Result:
+        laid = ready.laid
+        outcome = replace(
+            self._outcome(ready),
+            level=assessment.level,
+            room=assessment.room,
+            sent=assessment.sent,
+            forwarded=assessment.forwarded,
+        )
+        went = assessment.sent if ready.observed else assessment.forwarded
+        return Result(
+            outcome=outcome,
+            ready=ready,
+            raw=self._encoded(ready),
+            forwarded=laid.forwarded,
+            uncorrected=round(went / assessment.factor),
+            calibration=self._calibration_key(ready),
+        )
+
+    def _outcome(self, ready: Ready) -> Outcome:
+        found = ready.laid.found
+        if ready.standing is Standing.ALONE:
+            action = Action.LEFT_ALONE
+        elif found is None:
+            action = Action.UNDER_THRESHOLD
+        else:
+            action = Action.OBSERVED if ready.observed else Action.REAPPLIED
+        return Outcome(
+            action=action,
+            reason=ready.why or ready.observed,
+            api=ready.job.api.name,
+            model=ready.request.model,
+            messages=len(ready.request.spans),
+            steps=found.entry.step if found else 0,
+            changes=self._changes_of(ready),
+        )
+
+    def _changes_of(self, ready: Ready) -> tuple[Change, ...]:
+        """The changes of the steps that hold, as they were shown when the newest was taken."""
+        found = ready.laid.found
+        kept = self._changes.get(ready.laid.sent.links[found.at]) if found else None
+        return tuple(replace(change, new=False) for change in kept or ())
+
+    def _untouched(self, ready: Ready, reason: str, *, counted: bool) -> Result:
+        outcome = self._outcome(ready)
+        window = self._window(ready)
+        outcome = replace(
+            outcome,
+            reason=reason or outcome.reason,
+            room=window.room(ready.request.max_output),
+        )
+        return Result(outcome, ready, None, ready.laid.forwarded, counted=counted)
+
+    async def _base(self, ready: Ready, action: Action, reason: str) -> Result:
+        """One rung down: only what is frozen."""
+        outcome = replace(self._outcome(ready), action=action, reason=reason)
+        raw = await self._run(partial(self._encoded, ready))
+        return Result(outcome, ready, raw, ready.laid.forwarded)
+
+    def _encoded(self, ready: Ready) -> bytes | None:
+        if ready.laid.found is None or ready.observed:
+            return None
+        coding = ready.job.headers.get("content-encoding")
+        return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
