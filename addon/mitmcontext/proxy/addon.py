@@ -26,7 +26,7 @@ from mitmcontext.proxy import options, view
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
-from mitmcontext.proxy.page import stats_app
+from mitmcontext.proxy.page import page
 from mitmcontext.proxy.tee import Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, tenant
 from mitmcontext.proxy.work import Job, Ready, Result, Worker
@@ -55,7 +55,7 @@ class ContextAddon:
         self._tees: dict[str, Tee] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._eviction = Eviction()
-        self.addons = [ASGIApp(stats_app(lambda: self._figures.snapshot()), HOST, 80)]
+        self.addons = [ASGIApp(page(lambda: self._figures.snapshot()), HOST, 80)]
 
     # What mitmproxy does once, and on a live reload.
 
