@@ -14,10 +14,15 @@ from itertools import pairwise
 from typing import Any, Final
 
 from mitmcontext.condense.assess import Thresholds
-from mitmcontext.models.windows import parse_windows
+from mitmcontext.models.windows import SMALLEST, parse_windows
 
 _SIZE: Final = re.compile(r"(\d+)\s*(B|KB|MB|GB)?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+
+
+_TARGET: Final = 0.50
+# The default target as a share of the default warning threshold.
+_TARGET_OF_WARNING: Final = 0.625
 
 
 class BadSetting(ValueError):
@@ -77,19 +82,21 @@ def windows(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
     """GLOB=TOKENS pairs."""
     try:
         return parse_windows(texts)
-    except ValueError as error:
-        raise BadSetting(str(error)) from None
+    except ValueError:
+        raise BadSetting(
+            f"must be GLOB=TOKENS with {SMALLEST:,} tokens or more, such as claude-opus-*=200000"
+        ) from None
 
 
 def setting(
-    default: str | int | tuple[str, ...],
+    default: str | tuple[str, ...],
     read: Callable[[Any], Any],
     help_: str,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """Declare one: its default as a user would write it, how it is read, and what it does."""
     meta = {"default": default, "read": read, "help": help_, "choices": choices}
-    return field(default=read(str(default) if isinstance(default, int) else default), metadata=meta)
+    return field(default=read(default), metadata=meta)
 
 
 MODES: Final = ("condense", "observe", "off")
@@ -129,7 +136,7 @@ class Settings:
         "32MB", size, "Bodies larger than this when decoded pass untouched."
     )
     context_keep_flows: int = setting(
-        500,
+        "500",
         at_least(1),
         "How many finished flows mitmweb keeps in memory; the oldest go first, marked ones last.",
     )
@@ -143,31 +150,34 @@ class Settings:
         "0.90", share, "Utilisation at which a history is condensed in any case."
     )
     condensation_target: float = setting(
-        "0.50", share, "Utilisation to come down to when condensing."
+        "0.50",
+        share,
+        "Utilisation to come down to when condensing. Unless set, it follows a lower warning "
+        "threshold down.",
     )
     condensation_min_messages: int = setting(
-        3, at_least(1), "Histories with fewer messages than this are never condensed."
+        "3", at_least(1), "Histories with fewer messages than this are never condensed."
     )
 
     def __post_init__(self) -> None:
         """Refuse thresholds that contradict each other.
 
         Raises:
-            BadSetting: they are not in rising order.
-
+            BadSetting: they are not in rising order, or the target is no way down.
         """
         rising = (
-            self.condensation_target,
             self.condensation_caution_threshold,
             self.condensation_warning_threshold,
             self.condensation_critical_threshold,
         )
         if any(a >= b for a, b in pairwise(rising)):
             raise BadSetting(
-                "condensation_target, condensation_caution_threshold, "
-                "condensation_warning_threshold and condensation_critical_threshold must be in "
-                "rising order"
+                "condensation_caution_threshold, condensation_warning_threshold and "
+                "condensation_critical_threshold must be in rising order; they are "
+                + ", ".join(f"{value:g}" for value in rising)
             )
+        if self.condensation_target >= self.condensation_warning_threshold:
+            raise BadSetting("condensation_target must be below condensation_warning_threshold")
 
     @property
     def thresholds(self) -> Thresholds:
@@ -207,11 +217,13 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
             name, raw = item.name, options[item.name]
         if raw is not None:
             found[item.name] = _read(name, item, raw)
+    warning = found.get("condensation_warning_threshold", 1.0)
+    found.setdefault("condensation_target", min(_TARGET, _TARGET_OF_WARNING * warning))
     return Settings(**found)
 
 
 def _read(name: str, item: Field[Any], raw: Any) -> Any:
     try:
-        return item.metadata["read"](str(raw) if isinstance(raw, int) else raw)
+        return item.metadata["read"](raw)
     except BadSetting as error:
         raise BadSetting(f"{name} {error}") from None

@@ -48,6 +48,7 @@ class ContextAddon:
 
     def __init__(self) -> None:
         self._settings = Settings()
+        self._running = False
         self._figures = Figures(time.monotonic)
         self._worker: Worker | None = None
         self._key = b""
@@ -69,14 +70,22 @@ class ContextAddon:
         contentviews.add(view.ContextView())
 
     def configure(self, updated: set[str]) -> None:
-        """Read the settings; what may not be stops the start, or keeps the last good ones."""
+        """Read the settings.
+
+        Raises:
+            OptionsError: while running: mitmproxy shows it and puts the old value back. During the
+                start it would print a traceback around it, but an error in the log ends the start.
+        """
         try:
             self._settings = load(options.those_set(ctx.options), os.environ)
         except BadSetting as error:
-            raise exceptions.OptionsError(str(error)) from None
+            if self._running:
+                raise exceptions.OptionsError(str(error)) from None
+            _log.error("mitmcontext: %s", error)  # noqa: TRY400 - one sentence, no traceback
 
     def running(self) -> None:
         """Say what looks like a slip, keep bodies for mitmweb, and load the vocabulary."""
+        self._running = True
         for sentence in options.misspelt(ctx.options.deferred, os.environ):
             _log.warning("mitmcontext: %s", sentence)
         if getattr(ctx.master, "view", None) is not None:

@@ -1,7 +1,7 @@
 """Our settings as mitmproxy's options.
 
-mitmproxy cannot set an option that holds a fraction, so shares are declared to it as text and read
-by `settings`. Which options were set at all decides whether the environment is looked at, so an
+mitmproxy cannot set an option that holds a fraction, and lets the start go on where a whole number
+is none, so all but lists are declared to it as text and read by `settings`. Which options were set at all decides whether the environment is looked at, so an
 option that was set to its default still wins.
 """
 
@@ -27,8 +27,7 @@ def declare(loader: Loader) -> None:
         if isinstance(default, tuple):
             loader.add_option(item.name, Sequence[str], list(default), item.metadata["help"])
         else:
-            kind = int if isinstance(default, int) else str
-            loader.add_option(item.name, kind, default, item.metadata["help"], choices)
+            loader.add_option(item.name, str, default, item.metadata["help"], choices)
 
 
 def those_set(options: optmanager.OptManager) -> dict[str, Any]:
