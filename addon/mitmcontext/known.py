@@ -53,7 +53,6 @@ class Known:
 
         Raises:
             Unreadable: a message is none of this API's.
-
         """
         return [self._recall(api, family, request.raw(at)) for at in range(len(request.spans))]
 
@@ -77,7 +76,6 @@ class Known:
 
         Raises:
             Unreadable: system prompt or tools are not what they must be.
-
         """
         pieces = system_texts(request)
         tools = request.body[slice(*request.tools)] if request.tools else b""

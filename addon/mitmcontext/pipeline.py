@@ -82,7 +82,6 @@ def read(api: Api, family: Family, request: Request, seed: bytes, known: Known) 
 
     Raises:
         Unreadable: a message is none of this API's.
-
     """
     facts = known.recall(api, family, request)
     return Reading(api, family, request, facts, chain(seed, [fact.digest for fact in facts]))
@@ -93,7 +92,6 @@ def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
 
     Raises:
         Broken: an entry does not fit what it was made for.
-
     """
     found = ledger.find(sent.links)
     if found is None:
@@ -149,7 +147,6 @@ def plan_step(
 
     Raises:
         Broken: the step does not hold what it must.
-
     """
     if not calls_for_step(assessment.level):
         return "below the warning threshold"

@@ -15,7 +15,6 @@ def rewritten(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> bytes:
 
     Raises:
         Broken: an edit was made for another content than what stands there.
-
     """
     return spans.splice(request.body, [*_folds(api, request, edits), *_stubs(api, request, edits)])
 

@@ -204,7 +204,6 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
 
     Raises:
         BadSetting: with the setting's name and what it may hold.
-
     """
     found: dict[str, Any] = {}
     for item in declared():

@@ -100,7 +100,8 @@ class Provider:
     """Both providers in one server; the path says which one is meant.
 
     `replies` are said in their order, then `default` for ever. Of `records` the newest `keep`
-    are kept; `accepted`, `refused` and `breaks` count all of them.
+    are kept; `number`, `accepted`, `refused` and `breaks`
+    count all of them.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Provider:
         self.breaks: list[int] = []
         self.tls_port = 0
         self.plain_port = 0
-        self._number = 0
+        self.number = 0
         self._connections: set[asyncio.Task[None]] = set()
 
     def account(self, key: str) -> Account:
@@ -139,8 +140,8 @@ class Provider:
 
     def handle(self, wire: Wire) -> tuple[Record, Answer]:
         """Judge a request, record it and say what the answer is."""
-        self._number += 1
-        record = Record(self._number, _api_of(wire), _key_of(wire), wire)
+        self.number += 1
+        record = Record(self.number, _api_of(wire), _key_of(wire), wire)
         self.records.append(record)
         answer = self._judge(record)
         record.status = answer.status

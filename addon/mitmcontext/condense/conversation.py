@@ -19,7 +19,6 @@ class Conversation:
         fixed: tokens of everything else (system prompt, tools, the request itself).
         frozen: the edits that hold already.
         weigh: the estimated tokens of any message.
-
     """
 
     messages: Sequence[Message]

@@ -104,7 +104,6 @@ def broken(before: Messages, after: Messages, *, typed: bool = True) -> str:
         before: the client's messages.
         after: those of the finished body.
         typed: whether typed text has to be there word for word.
-
     """
     rules = (*INVARIANTS, typed_text_stays) if typed else INVARIANTS
     return next((fault for rule in rules if (fault := rule(before, after))), "")

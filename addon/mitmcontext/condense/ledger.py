@@ -96,7 +96,6 @@ class Ledger:
             links: the conversation's links.
             entry: what to keep; it belongs to the last message that it edits.
             base: what the step was planned on.
-
         """
         now = self.find(links)
         if now != base and now is not None:

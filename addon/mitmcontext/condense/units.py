@@ -23,7 +23,6 @@ class Kept:
         messages: indices of messages that are never folded.
         parts: (message, part) of results that are never shortened.
         units: every unit, in order.
-
     """
 
     messages: frozenset[int]

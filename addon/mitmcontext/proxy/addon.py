@@ -81,7 +81,7 @@ class ContextAddon:
         except BadSetting as error:
             if self._running:
                 raise exceptions.OptionsError(str(error)) from None
-            _log.error("mitmcontext: %s", error)  # noqa: TRY400 - one sentence, no traceback
+            _log.error("mitmcontext: %s", error)
 
     def running(self) -> None:
         """Say what looks like a slip, keep bodies for mitmweb, and load the vocabulary."""

@@ -1,8 +1,8 @@
 """Our settings as mitmproxy's options.
 
 mitmproxy cannot set an option that holds a fraction, and lets the start go on where a whole number
-is none, so all but lists are declared to it as text and read by `settings`. Which options were set at all decides whether the environment is looked at, so an
-option that was set to its default still wins.
+is none, so all but lists are declared to it as text and read by `settings`. Whether an option was
+set at all decides whether the environment is looked at: one set to its default still wins.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ class Prefixes:
             client: the links of the history as the client sent it.
             forwarded: the links of the history as it goes out.
             step: the number of the conversation's newest step that is laid over it.
-
         """
         before = next((self._sent[link] for link in reversed(client) if link in self._sent), None)
         if client and forwarded:

@@ -61,7 +61,6 @@ async def resend(
         verify: how to verify the server, from `tls_context`.
         proxy: the proxy to go through, from `upstream_proxy`.
         largest: the most bytes of an answer, as they come off the wire.
-
     """
     try:
         async with asyncio.timeout(seconds), _client(verify, proxy) as client:
@@ -77,7 +76,6 @@ def tls_context(options: optmanager.OptManager) -> ssl.SSLContext:
 
     Raises:
         OSError: the certificates that the options name cannot be read.
-
     """
     authorities = options.ssl_verify_upstream_trusted_ca
     folder = options.ssl_verify_upstream_trusted_confdir
@@ -98,7 +96,6 @@ def upstream_proxy(mode: Sequence[str], auth: str | None = None) -> str | None:
     Args:
         mode: mitmproxy's modes; with several, the flow's own alone.
         auth: USER:PASSWORD, as in the option `upstream_auth`.
-
     """
     for text in mode:
         try:
@@ -136,7 +133,6 @@ def _outgoing(request: http.Request, body: bytes) -> httpx.Request:
 
     Raises:
         ValueError: httpx would ask for another path than the client did.
-
     """
     target = request.data.path
     url = httpx.URL(scheme=request.scheme, host=request.host, port=request.port, raw_path=target)

@@ -123,7 +123,6 @@ class Worker:
             Unreadable: it is not a request that we understand.
             Broken: what is frozen does not fit.
             TimeoutError: the machine stands still.
-
         """
         read = partial(self._look, job, settings)
         if len(job.raw) <= _INLINE and "content-encoding" not in job.headers:

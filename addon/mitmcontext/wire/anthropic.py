@@ -47,7 +47,6 @@ def read(body: bytes) -> Request:
 
     Raises:
         Unreadable: not a Messages request, or one that readers could take in two ways.
-
     """
     text = spans.readable(body)
     fields = spans.unique(text, outer(text), _DECIDING)
@@ -76,7 +75,6 @@ def parse(raw: bytes) -> Message:
 
     Raises:
         Unreadable: not a message of this API.
-
     """
     text = spans.readable(raw)
     fields = spans.unique(text, outer(text))

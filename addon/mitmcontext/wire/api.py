@@ -30,7 +30,6 @@ class Api:
         replacement: (bytes of the value, text) to the bytes that put the text in its place.
         usage_of: one decoded answer, or one event of a streamed one, to what it reports.
         refuses_shape: (status, body) of an answer: does it refuse how the request is built?
-
     """
 
     name: str
@@ -49,7 +48,6 @@ def outer(text: bytes) -> Span:
 
     Raises:
         Unreadable: the body is empty.
-
     """
     stripped = text.strip(b" \t\r\n")
     if not stripped:
@@ -63,7 +61,6 @@ def text_of(raw: bytes, span: Span) -> str:
 
     Raises:
         Unreadable: something else stands there.
-
     """
     found = spans.value(raw, span)
     if not isinstance(found, str):
@@ -145,7 +142,6 @@ def system_texts(request: Request) -> list[tuple[bytes, str]]:
 
     Raises:
         Unreadable: what stands there is neither text nor blocks.
-
     """
     if request.system is None or is_null(request.body, request.system):
         return []
@@ -165,7 +161,6 @@ def tool_count(request: Request) -> int:
 
     Raises:
         Unreadable: what stands there is no list.
-
     """
     if request.tools is None or is_null(request.body, request.tools):
         return 0

@@ -53,7 +53,6 @@ def read(body: bytes) -> Request:
 
     Raises:
         Unreadable: not a chat request, or one that readers could take in two ways.
-
     """
     text = spans.readable(body)
     fields = spans.unique(text, outer(text), _DECIDING)
@@ -79,7 +78,6 @@ def parse(raw: bytes) -> Message:
 
     Raises:
         Unreadable: not a message of this API.
-
     """
     text = spans.readable(raw)
     fields = spans.unique(text, outer(text))

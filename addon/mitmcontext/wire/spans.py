@@ -38,7 +38,6 @@ def readable(body: bytes) -> bytes:
 
     Raises:
         Unreadable: not UTF-8.
-
     """
     if not body.isascii():
         try:
@@ -56,7 +55,6 @@ def members(text: bytes, span: Span) -> list[Member]:
 
     Raises:
         Unreadable: no JSON object stands there.
-
     """
     try:
         raws = _OBJECT.decode(memoryview(text)[span.start : span.end])
@@ -70,7 +68,6 @@ def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]
 
     Raises:
         Unreadable: no object, or a key that matters stands twice, so that readers may differ.
-
     """
     found: dict[str, Span] = {}
     wanted = frozenset(keys)
@@ -86,7 +83,6 @@ def elements(text: bytes, span: Span) -> list[Span]:
 
     Raises:
         Unreadable: no JSON array stands there.
-
     """
     try:
         raws = _ARRAY.decode(memoryview(text)[span.start : span.end])
@@ -106,7 +102,6 @@ def value(text: bytes, span: Span) -> object:
 
     Raises:
         Unreadable: what stands there is not JSON.
-
     """
     try:
         return _ANY.decode(memoryview(text)[span.start : span.end])
@@ -119,7 +114,6 @@ def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
 
     Raises:
         ValueError: edits overlap or reach outside the body.
-
     """
     pieces: list[bytes] = []
     at = 0
