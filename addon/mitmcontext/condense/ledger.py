@@ -107,6 +107,12 @@ class Ledger:
         kept = self._store.setdefault(_key(links[at], place), _ENCODER.encode(entry))
         return Found(at, _DECODER.decode(kept))
 
+    def retract(self, links: Sequence[bytes], found: Found) -> None:
+        """Take an entry back, so that the one before it holds again."""
+        place = self._place(links[found.at]) - 1
+        if place >= 0 and self._get(links[found.at], place) == found.entry:
+            self._store.pop(_key(links[found.at], place), None)
+
     def clear(self) -> None:
         """Forget everything."""
         self._store.clear()

@@ -22,11 +22,12 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
 
-from mitmcontext.proxy import options, view
+from mitmcontext.proxy import bodies, options, view
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.page import page
+from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
 from mitmcontext.proxy.tee import Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, tenant
 from mitmcontext.proxy.work import Job, Ready, Result, Worker
@@ -38,6 +39,9 @@ from mitmcontext.wire.api import Api
 HOST: Final = "context.mitm"
 # Headers that say that something outside the body depends on its bytes.
 _SIGNATURES: Final = ("content-md5", "digest", "content-digest", "x-amz-content-sha256")
+_LARGEST_REFUSAL: Final = 1 << 20
+# A model's complete answer may take minutes; clients give up after ten.
+_RESEND_SECONDS: Final = 600.0
 _log: Final = logging.getLogger(__name__)
 
 
@@ -238,11 +242,51 @@ class ContextAddon:
             self._at_work().learn(result, usage.input_tokens)
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        """Clear up after an answer."""
+        """Send once more what was refused for its shape; clear up after an answer."""
         try:
-            self._end(flow)
+            await self._refused(flow)
         except Exception as error:  # noqa: BLE001 - as in `request`
             self._figures.failed(type(error).__name__)
+        finally:
+            self._clear_up(flow)
+
+    async def _refused(self, flow: http.HTTPFlow) -> None:
+        """Where the provider refused the shape of what we rewrote, go one rung down, once.
+
+        Only when the answer to that is better was the step at fault, and is taken back.
+        """
+        result = self._pending.get(flow.id)
+        answer = flow.response
+        if result is None or result.raw is None or answer is None or answer.raw_content is None:
+            return
+        coding = answer.headers.get("content-encoding")
+        said = bodies.decode(answer.raw_content, coding, _LARGEST_REFUSAL)
+        if not result.ready.job.api.refuses_shape(answer.status_code, said):
+            return
+        self._figures.refused()
+        worker = self._at_work()
+        mode = flow.client_conn.proxy_mode.full_spec
+        again = await resend(
+            flow.request,
+            await worker.step_back(result),
+            seconds=_RESEND_SECONDS,
+            verify=tls_context(ctx.options),
+            proxy=upstream_proxy(
+                [flow.client_conn.proxy_mode.full_spec], ctx.options.upstream_auth
+            ),
+            largest=self._settings.context_max_body,
+        )
+        if again is None:
+            return
+        flow.response = again
+        if again.status_code < 400:
+            worker.retract(result)
+            reason = (
+                "the provider refused the rewritten request; sent again without the step"
+            )
+            _log.warning("mitmcontext: %s", reason)
+            outcome = replace(result.outcome, action=Action.FAILED_OPEN, reason=reason)
+            self._mark(flow, outcome)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Clear up after an exchange that broke off."""
@@ -250,14 +294,16 @@ class ContextAddon:
             tee = self._tees.get(flow.id)
             if tee is not None:
                 tee.finish()
-            self._end(flow)
-        except Exception as error:  # noqa: BLE001 - as in `request`
-            self._figures.failed(type(error).__name__)
+        finally:
+            self._clear_up(flow)
 
-    def _end(self, flow: http.HTTPFlow) -> None:
+    def _clear_up(self, flow: http.HTTPFlow) -> None:
         self._tees.pop(flow.id, None)
         self._pending.pop(flow.id, None)
-        self._eviction.finished(flow, self._settings.context_keep_flows)
+        try:
+            self._eviction.finished(flow, self._settings.context_keep_flows)
+        except Exception as error:  # noqa: BLE001 - as in `request`
+            self._figures.failed(type(error).__name__)
 
     # What a user sees.
 

@@ -129,4 +129,6 @@ def _table(title: str, figures: Mapping[str, Any]) -> Iterator[str]:
 def _number(name: str, value: object) -> str:
     if name in _SHARES and isinstance(value, int | float):
         return f"{100 * value:.1f} %"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

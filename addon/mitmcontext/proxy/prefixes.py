@@ -33,3 +33,7 @@ class Prefixes:
         if before is None or before[0] in forwarded:
             return False
         return step <= before[1]
+
+    def forget(self, client: Sequence[bytes]) -> None:
+        """What was noted of this history did not hold."""
+        self._sent.pop(client[-1], None)

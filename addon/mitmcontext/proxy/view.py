@@ -8,7 +8,9 @@ is made visible before it gets anywhere.
 
 from __future__ import annotations
 
+import difflib
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -29,8 +31,9 @@ MAX_LINES: Final = 500
 _MAX_CHANGES = 300
 _EXCERPTS = 64 * 1024  # Characters of all excerpts of a flow together; they live as long as it.
 _LONGEST_EXCERPT = 2000
-_EXCERPT_LINES = 10  # Lines of each excerpt, while there is room ...
-_FEWER_LINES = 5  # ... and where there is not, before the small changes go without.
+_CHANGE_LINES = 20  # Lines that show one change, while there is room ...
+_FEWER_LINES = 10  # ... and where there is not, before the small changes go without.
+_ROWS = 3  # Rows that one long line may fill.
 _BAR = 40
 
 MARKS: Final = {
@@ -252,7 +255,7 @@ def _account(outcome: Outcome) -> Iterator[str]:
 
 def _row(label: str, value: str) -> Iterator[str]:
     if value:
-        first, *more = _wrapped(value, WIDTH - 12)
+        first, *more = textwrap.wrap(value, WIDTH - 12) or [""]
         yield f"{label:<11} {first}"
         yield from (f"{'':<11} {line}" for line in more)
 
@@ -306,10 +309,9 @@ def _section(title: str, changes: Sequence[Change], room: int) -> Iterator[str]:
     if len(shown) < len(changes):
         yield f"… and {len(changes) - len(shown):,} more"
     room -= 3 + len(shown)
-    fits = room // len(shown) // 2  # the line after a change counts as one of its excerpts'
-    lines = max(_FEWER_LINES, min(_EXCERPT_LINES, fits))
+    lines = max(_FEWER_LINES, min(_CHANGE_LINES, room // len(shown) - 1))
     by_weight = sorted(shown, key=lambda change: change.tokens_after - change.tokens_before)
-    told = {id(change) for change in by_weight[: max(0, room) // (2 * lines + 1)]}
+    told = {id(change) for change in by_weight[: max(0, room) // (lines + 1)]}
     blank = True
     for change in shown:
         if id(change) in told and not blank:
@@ -317,8 +319,7 @@ def _section(title: str, changes: Sequence[Change], room: int) -> Iterator[str]:
         yield _change_title(change)
         blank = id(change) in told
         if blank:
-            yield from _quoted("-", change.before, lines)
-            yield from _quoted("+", change.after, lines)
+            yield from _difference(change.before, change.after, lines)
             yield ""
     if not blank:
         yield ""
@@ -333,21 +334,42 @@ def _change_title(change: Change) -> str:
     return f"{what} · {change.tokens_before:,} → {change.tokens_after:,} tokens"
 
 
-def _quoted(sign: str, text: str, most: int) -> Iterator[str]:
-    if not text:
-        return
-    lines = _wrapped(text, WIDTH - 4)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], "…"] if most > 1 else [lines[0][: WIDTH - 6] + " …"]
-    yield from (f"  {sign} {line}" for line in lines)
+def _difference(before: str, after: str, most: int) -> list[str]:
+    """What went (-), what came (+) and what stayed, each run of lines as long as there is room."""
+    old, new = before.split("\n"), after.split("\n")
+    runs: list[list[str]] = []
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    for _, first, last, first_new, last_new in matcher.get_opcodes():
+        if old[first:last] == new[first_new:last_new]:
+            runs.append(_signed(" ", old[first:last]))
+        else:
+            runs += [_signed("-", old[first:last]), _signed("+", new[first_new:last_new])]
+    runs = [run for run in runs if run]
+    length = most
+    while length > 2 and sum(min(len(run), length) for run in runs) > most:
+        length -= 1
+    rows = [row for run in runs for row in _cut(run, length)]
+    return _cut(rows, most)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    lines = []
-    for line in text.split("\n"):
-        whole = line.replace("\t", "    ").rstrip()
-        lines += [whole[i : i + width] for i in range(0, len(whole), width)] or [""]
-    return lines
+def _signed(sign: str, lines: Sequence[str]) -> list[str]:
+    return [f"  {sign} {row}".rstrip() for line in lines if lines != [""] for row in _rows(line)]
+
+
+def _rows(line: str) -> list[str]:
+    """A line in rows that fit, broken between words, later ones indented."""
+    whole = line.replace("\t", "    ").rstrip()
+    if len(whole) <= WIDTH - 4:
+        return [whole]
+    return textwrap.wrap(
+        whole, WIDTH - 4, subsequent_indent="  ", max_lines=_ROWS, placeholder=" …"
+    )
+
+
+def _cut(rows: list[str], most: int) -> list[str]:
+    if len(rows) <= most:
+        return rows
+    return [*rows[: most - 1], f"{rows[most - 1][:4]:<4}… {len(rows) - most + 1} more"]
 
 
 def _ruled(title: str) -> str:

@@ -81,7 +81,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What to forward (None: as it came) and what to show."""
+    """What to forward (None: as it came) and what to show.
+
+    `before` is what would have gone out without a new step.
+    """
 
     outcome: Outcome
     ready: Ready
@@ -90,6 +93,7 @@ class Result:
     uncorrected: int = 0
     calibration: str = ""
     counted: bool = True
+    before: Laid | None = None
 
 
 class Worker:
@@ -104,6 +108,7 @@ class Worker:
         }
         self._changes = kept["changes"]
         self._prefixes = Prefixes(kept["prefixes"])
+        self._refused = kept["refused"]
         self._calibration = Calibration()
         self._key = kept["key"]
         self.known = Known(MemoryStore(kept["messages"]), self._count)
@@ -157,6 +162,22 @@ class Worker:
         sent = result.ready.laid.sent.links
         forwarded = sent if result.ready.observed else result.forwarded.links
         return self._prefixes.is_unexplained(sent, forwarded, result.outcome.steps)
+
+    async def step_back(self, result: Result) -> bytes:
+        """The last form that the provider took, or what the client sent."""
+        before = result.before
+        if before is None or before.found is None:
+            return result.ready.job.raw
+        raw = await self._run(partial(self._encoded, replace(result.ready, laid=before)))
+        return raw or result.ready.job.raw
+
+    def retract(self, result: Result) -> None:
+        """Take back the newest step of a conversation, and take none there any more."""
+        laid = result.ready.laid
+        if laid.found is not None:
+            self._ledgers[bool(result.ready.observed)].retract(laid.sent.links, laid.found)
+            self._refused[laid.sent.links[laid.found.at]] = True
+            self._prefixes.forget(laid.sent.links)
 
     def learn(self, result: Result, reported: int) -> None:
         """Correct later estimates by what the provider reported for this request."""
@@ -213,14 +234,15 @@ class Worker:
         result = self._shown(ready, assessment)
         if ready.standing is not Standing.TURN:
             return result
+        if any(link in self._refused for link in ready.laid.sent.links):
+            return _because(result, "the provider refused a step of this conversation before")
         if len(ready.request.spans) < ready.settings.condensation_min_messages:
             return result
         step = pipeline.plan_step(
             ready.laid, assessment, ready.settings.thresholds, self.known, ready.seed
         )
         if isinstance(step, str):
-            shown = replace(result.outcome, reason=step)
-            return replace(result, outcome=shown)
+            return _because(result, step)
         return self._stepped(ready, assessment, step)
 
     def _stepped(self, ready: Ready, assessment: Assessment, step: Step) -> Result:
@@ -240,7 +262,7 @@ class Worker:
             freed=step.entry.before - step.entry.after,
             changes=step.changes,
         )
-        return replace(result, outcome=outcome)
+        return replace(result, outcome=outcome, before=laid)
 
     def _look_again(self, ready: Ready) -> Ready:
         ledger = self._ledgers[bool(ready.observed)]
@@ -326,3 +348,7 @@ class Worker:
             return None
         coding = ready.job.headers.get("content-encoding")
         return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
+
+
+def _because(result: Result, reason: str) -> Result:
+    return replace(result, outcome=replace(result.outcome, reason=reason))
