@@ -1,0 +1,161 @@
+"""What a person sees: a real mitmweb with the real addon, in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from demo.main import free_port
+from demo.session import Session, encode
+from loopback import certificates, child, devtools
+from loopback.provider import HOSTS, Provider, serving, with_windows
+
+WINDOW = 24_000
+CONDENSED, REAPPLIED = "✂", "♻"
+COLUMNS = ["icon", "path", "method", "status", "size", "time", "comment"]
+ROWS = "[...document.querySelectorAll('.flow-table tbody tr')].filter(row => row.cells.length)"
+PAGE = "document.querySelector('.contentview pre')?.innerText"
+
+
+def program() -> str:
+    """The browser; without one these tests skip, unless it was said that there must be one."""
+    found = devtools.find()
+    if found is None and os.environ.get("MITMCONTEXT_REQUIRE_BROWSER") == "1":
+        pytest.fail("no chromium here, but MITMCONTEXT_REQUIRE_BROWSER=1")
+    if found is None:
+        pytest.skip("no chromium here")
+    return found
+
+
+@dataclass(frozen=True)
+class Mitmweb:
+    """A running one that has condensed a session."""
+
+    address: str
+    proxy: child.Child
+
+
+@pytest.fixture(scope="module")
+def mitmweb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mitmweb]:
+    program()
+    folder = tmp_path_factory.mktemp("mitmweb")
+    leaf = certificates.make(folder / "provider", HOSTS)
+    token, port = secrets.token_urlsafe(16), free_port()
+    with contextlib.ExitStack() as stack:
+        provider = stack.enter_context(serving(Provider(with_windows({"*": WINDOW})), leaf))
+        proxy = child.start(
+            dict.fromkeys(HOSTS, provider.tls_port),
+            folder / "confdir",
+            provider_authority=leaf.authority,
+            tool="mitmweb",
+            options=[f"context_windows=claude-*={WINDOW}"],
+            environment={"CONTEXT_CACHE_DIR": str(folder / "cache")},
+            settings={
+                "web_password": token,
+                "web_host": "127.0.0.1",
+                "web_port": port,
+                "web_open_browser": False,
+                "web_columns": COLUMNS,
+            },
+        )
+        stack.callback(proxy.stop)
+        play(proxy)
+        yield Mitmweb(f"http://127.0.0.1:{port}/?token={token}", proxy)
+
+
+def play(proxy: child.Child) -> None:
+    """Send a session's requests until one was condensed and a few more were re-applied."""
+    trust = ssl.create_default_context(cafile=str(proxy.authority))
+    with httpx.Client(proxy=proxy.url, verify=trust, trust_env=False, timeout=60) as client:
+        for body in Session().requests():
+            headers = {"x-api-key": "k", "content-type": "application/json"}
+            client.post(f"https://{HOSTS[0]}/v1/messages", content=encode(body), headers=headers)
+            stats = client.get("http://context.mitm/stats.json").json()
+            if stats["steps"] and stats["requests"]["reapplied"] >= 2:
+                return
+    pytest.fail("the session was never condensed")
+
+
+@pytest.fixture
+async def page(mitmweb: Mitmweb, tmp_path: Path) -> AsyncIterator[devtools.Page]:
+    """mitmweb's flow list, with the flows of the session in it."""
+    async with devtools.browser(program(), tmp_path / "profile") as opened:
+        await opened.open(mitmweb.address)
+        await opened.until(f"{ROWS}.some(row => row.innerText.includes('{REAPPLIED}'))")
+        yield opened
+
+
+async def choose(page: devtools.Page, row: str) -> None:
+    """Click on the first flow whose row has this text, and wait for its request to be shown."""
+    found = f"{ROWS}.find(row => row.innerText.includes({row!r}))"
+    await page.until(f"{found} !== undefined")
+    await page.evaluate(f"{found}.click()")
+    await page.until(PAGE)
+
+
+async def test_the_flow_list_has_marks_and_comments(page: devtools.Page) -> None:
+    rows: list[str] = await page.evaluate(f"{ROWS}.map(row => row.innerText)")
+    condensed = next(row for row in rows if CONDENSED in row)
+    reapplied = next(row for row in rows if REAPPLIED in row)
+    untouched = next(row for row in rows if " % safe · " in row and REAPPLIED not in row)
+    assert " → " in condensed
+    assert "step 1" in condensed
+    assert "step 1 re-applied" in reapplied
+    assert " → " not in untouched
+
+
+async def test_a_condensed_request_tells_what_was_done(page: devtools.Page) -> None:
+    await choose(page, CONDENSED)
+    lines = (await page.evaluate(PAGE)).splitlines()
+    assert lines[0].startswith("Condensed · step 1 · ")
+    assert any(line.startswith("forwarded ") and "█" in line for line in lines[:6])
+    text = "\n".join(lines)
+    for label in ("why", "level", "tokens", "window", "model", "messages", "took"):
+        assert f"\n{label} " in text
+    assert f"{WINDOW:,} tokens for input" in text
+    assert any(line.startswith("  - ") for line in lines)
+    assert any(line.startswith("  + ") for line in lines)
+
+
+async def test_its_first_screen_holds_what_tells_most(page: devtools.Page) -> None:
+    await choose(page, CONDENSED)
+    bottom = await page.evaluate(
+        "[...document.querySelectorAll('.contentview pre div')]"
+        ".find(line => line.innerText.includes('What was done')).getBoundingClientRect().bottom"
+    )
+    assert bottom < 900
+    fits = "(pre => pre.scrollWidth <= pre.clientWidth)(document.querySelector('.contentview pre'))"
+    assert await page.evaluate(fits)
+
+
+async def test_its_comment_can_be_read_whole(page: devtools.Page) -> None:
+    await choose(page, CONDENSED)
+    await page.evaluate(
+        "[...document.querySelectorAll('.flow-detail nav a')]"
+        ".find(tab => tab.innerText === 'Comment').click()"
+    )
+    await page.until(
+        "document.querySelector('.flow-detail section').innerText.includes('· step 1')"
+    )
+
+
+async def test_a_request_that_fits_is_shown_as_its_json(page: devtools.Page) -> None:
+    await choose(page, "% safe")
+    assert (await page.evaluate(PAGE)).startswith("{")
+
+
+async def test_the_figures_are_a_page(mitmweb: Mitmweb, tmp_path: Path) -> None:
+    through = f"--proxy-server=127.0.0.1:{mitmweb.proxy.port}"
+    async with devtools.browser(program(), tmp_path / "profile", through) as page:
+        await page.open("http://context.mitm/")
+        text = await page.until("document.querySelector('table') && document.body.innerText")
+    assert "condensed by a new step\t1" in text
+    assert "unexplained prefix breaks\t0" in text
