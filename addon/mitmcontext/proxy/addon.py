@@ -271,9 +271,7 @@ class ContextAddon:
             await worker.step_back(result),
             seconds=_RESEND_SECONDS,
             verify=tls_context(ctx.options),
-            proxy=upstream_proxy(
-                [flow.client_conn.proxy_mode.full_spec], ctx.options.upstream_auth
-            ),
+            proxy=upstream_proxy([mode], ctx.options.upstream_auth),
             largest=self._settings.context_max_body,
         )
         if again is None:
@@ -281,9 +279,7 @@ class ContextAddon:
         flow.response = again
         if again.status_code < 400:
             worker.retract(result)
-            reason = (
-                "the provider refused the rewritten request; sent again without the step"
-            )
+            reason = "the provider refused the rewritten request; sent again without the step"
             _log.warning("mitmcontext: %s", reason)
             outcome = replace(result.outcome, action=Action.FAILED_OPEN, reason=reason)
             self._mark(flow, outcome)

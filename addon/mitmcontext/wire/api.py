@@ -145,11 +145,12 @@ def system_texts(request: Request) -> list[tuple[bytes, str]]:
     """
     if request.system is None or is_null(request.body, request.system):
         return []
-    text = spans.readable(request.body)
-    if is_string(text, request.system):
-        return [(text[slice(*request.system)], text_of(text, request.system))]
+    text = spans.readable(request.body[slice(*request.system)])
+    whole = Span(0, len(text))
+    if is_string(text, whole):
+        return [(text, text_of(text, whole))]
     found = []
-    for span in spans.elements(text, request.system):
+    for span in spans.elements(text, whole):
         fields = spans.unique(text, span)
         said = text_of(text, fields["text"]) if "text" in fields else text[slice(*span)].decode()
         found.append((text[slice(*fields.get("text", span))], said))
@@ -164,4 +165,5 @@ def tool_count(request: Request) -> int:
     """
     if request.tools is None or is_null(request.body, request.tools):
         return 0
-    return len(spans.elements(spans.readable(request.body), request.tools))
+    text = spans.readable(request.body[slice(*request.tools)])
+    return len(spans.elements(text, Span(0, len(text))))

@@ -25,6 +25,7 @@ _ESCAPE: Final = re.compile(
 )
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 _ANY: Final = msgspec.json.Decoder()
 
 Member = tuple[str, Span]
@@ -44,10 +45,11 @@ def readable(body: bytes) -> bytes:
             body.decode()
         except UnicodeDecodeError:
             raise Unreadable("the body is not UTF-8") from None
-    if b"\\ud" not in body and b"\\uD" not in body:
-        return body
-    masked = _ESCAPE.sub(_mask, body)
-    return body if masked == body else masked
+    try:
+        _RAW.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return _ESCAPE.sub(_mask, body)
+    return body
 
 
 def members(text: bytes, span: Span) -> list[Member]:
@@ -133,7 +135,6 @@ def _walk(text: bytes, span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]
     value is found by counting brackets, which is slow and always right for valid JSON.
     """
     found: list[Member] = []
-    view = memoryview(text)
     at = _after_space(text, span.start + 1)
     while text[at] != 0x7D:
         if text[at] == 0x2C:
@@ -146,7 +147,7 @@ def _walk(text: bytes, span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]
         if raws:
             raw = raws.get(name)
             end = start + len(raw) if raw is not None else start
-            if raw is None or view[start:end] != memoryview(raw):
+            if raw is None or text[start:end] != bytes(raw):
                 return []
         else:
             end = _end(text, start)
