@@ -6,7 +6,7 @@ The measure is a bare mitmdump, not a direct connection: the proxy itself normal
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -86,28 +86,31 @@ def both(
     return send
 
 
-HOSTILE: dict[str, bytes] = {
-    "two messages keys": ODD_BODY.replace(b'"temperature"', b'"messages":[],"temperature"'),
-    "two messages keys, one escaped": ODD_BODY.replace(
-        b'"temperature"', b'"m\\u0065ssages":[{"role":"user","content":"b"}],"temperature"'
-    ),
-    "invalid UTF-8": ODD_BODY.replace(b"caf", b"caf\xff\xfe"),
-    "nesting of 100,000": ODD_BODY.replace(b"64", b"[" * 100_000 + b"]" * 100_000),
-    "nesting of 100,000 in a message": ODD_BODY.replace(
-        b'"role"', b'"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"role"'
-    ),
-    "NaN": ODD_BODY.replace(b"1E0", b"NaN"),
-    "lone surrogates": ODD_BODY.replace(b"\\ude00", b""),
-    "a byte order mark": b"\xef\xbb\xbf" + ODD_BODY,
-    "half a body": ODD_BODY[:-30],
-    "no object": b'["messages"]',
-    "nothing": b"",
-    "text": b"messages",
-    "UTF-16": ODD_BODY.decode().encode("utf-16"),
-    "messages that are no list": b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":"hi"}',
-    "a message that is no object": b'{"model":"claude-x","max_tokens":5,"messages":[1,null]}',
-    "a number as the model": b'{"model":7,"max_tokens":5,"messages":[{"role":"user"}]}',
-}
+def hostile_bodies() -> Iterator[tuple[str, bytes]]:
+    """Bodies that would be condensed if nothing were wrong with them."""
+    body = body_of(history())
+    more = b'"max_tokens"'
+    assert more in body
+    yield "two messages keys", body.replace(more, b'"messages": [], "max_tokens"')
+    escaped = b'"m\\u0065ssages": [{"role": "user", "content": "b"}], "max_tokens"'
+    yield "two messages keys, one escaped", body.replace(more, escaped)
+    yield "invalid UTF-8", body.replace(b"shelves", b"shelves\xff\xfe")
+    yield "invalid UTF-8 in a result", body.replace(b"book-3-7 ", b"book-\xc3 ")
+    deep = b"[" * 100_000 + b"]" * 100_000
+    yield "nesting of 100,000", body.replace(more, b'"x": ' + deep + b', "max_tokens"')
+    yield "nesting in a message", body.replace(b'"input": {', b'"input": {"x": ' + deep + b",", 1)
+    yield "NaN", body.replace(more, b'"temperature": NaN, "max_tokens"')
+    yield "lone surrogates in what is edited", body.replace(b"book-", b"book\\ud83d-")
+    yield "a byte order mark", b"\xef\xbb\xbf" + body
+    yield "half a body", body[:-30]
+    yield "something behind the body", body + b"{}"
+    yield "no object", b"[" + body + b"]"
+    yield "UTF-16", body.decode().encode("utf-16")
+    yield "nothing", b""
+    yield "text", b"messages"
+    yield "messages that are no list", b'{"model":"claude-x","max_tokens":5,"messages":"hi"}'
+    yield "a message that is no object", body.replace(b'"messages": [', b'"messages": [1, null, ')
+    yield "a number as the model", body.replace(b'"claude-sonnet-4-5"', b"7")
 
 
 @pytest.mark.parametrize("path", [MESSAGES, CHAT])
@@ -129,10 +132,18 @@ def test_bodies_that_are_not_what_they_claim(both: Callable[..., tuple[Wire, Wir
 
 
 def test_hostile_bodies(both: Callable[..., tuple[Wire, Wire]]) -> None:
-    small = "context_windows=*=100"
-    for name, body in HOSTILE.items():
+    for name, body in hostile_bodies():
         for path in (MESSAGES, CHAT):
-            assert same(*both(path, body, small)), name
+            assert same(*both(path, body, "context_windows=*=8000")), name
+
+
+def test_lone_surrogates_elsewhere_do_not_hinder(both: Callable[..., tuple[Wire, Wire]]) -> None:
+    odd = b'"metadata": {"user_id": "\\ud83d"}, "max_tokens"'
+    body = body_of(history()).replace(b'"max_tokens"', odd)
+    bare, ours = both(MESSAGES, body, "context_windows=*=8000")
+
+    assert len(ours.body) < len(bare.body)
+    assert odd in ours.body
 
 
 def test_paths_that_are_not_ours(both: Callable[..., tuple[Wire, Wire]]) -> None:

@@ -1,0 +1,95 @@
+"""Editing the package takes effect when context.py is touched, and no request notices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from demo.session import encode
+from loopback.answers import Reply
+from loopback.child import ADDON, Child
+from loopback.client import Connection
+from loopback.provider import Behaviour, Provider
+
+HEADERS = (("x-api-key", "k"), ("content-type", "application/json"))
+BODY = encode(
+    {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+    }
+)
+
+
+def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_reload_harms_no_request_and_keeps_the_counts(
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+    stats: Callable[[Child], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    addon = tmp_path / "addon"
+    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
+    provider.default = Reply("slowly now", pieces=10)
+    provider.behaviour = Behaviour(gap=0.05)
+    proxy = start_proxy(addon=addon / "context.py")
+    answers: list[bytes] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def talk() -> None:
+        try:
+            connection = connect(proxy)
+            while not stop.is_set():
+                response = connection.post("/v1/messages", HEADERS, BODY)
+                assert response.status == 200
+                assert b"message_stop" in response.body
+                answers.append(response.body)
+        except BaseException as error:  # noqa: BLE001 -- shown by the assertion below
+            failures.append(error)
+
+    talkers = [threading.Thread(target=talk) for _ in range(3)]
+    for talker in talkers:
+        talker.start()
+    try:
+        for number in range(2):
+            _until(lambda: len(answers) >= 3)
+            _reload(addon, tmp_path / f"loaded-{number}", proxy)
+            answers.clear()
+            _until(lambda: len(answers) >= 3)
+    finally:
+        stop.set()
+        for talker in talkers:
+            talker.join(20)
+
+    assert failures == []
+    assert provider.refused == []
+    assert stats(proxy)["requests"]["recognised"] == len(provider.records)
+    assert "Addon error" not in proxy.said()
+    assert "Traceback" not in proxy.said()
+
+
+def _reload(addon: Path, sign: Path, proxy: Child) -> None:
+    """Edit a module of the package so that it leaves a sign, and touch what is watched."""
+    module = addon / "mitmcontext" / "values.py"
+    module.write_text(f"{module.read_text()}\nopen({str(sign)!r}, 'w').close()\n")
+    later = time.time() + 2
+    os.utime(module, (later, later))
+    # Two saves within a second would look like one to whoever polls once a second.
+    time.sleep(1.1)
+    (addon / "context.py").touch()
+    _until(sign.exists)
+    assert proxy.process.poll() is None
