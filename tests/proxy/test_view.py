@@ -161,17 +161,17 @@ def test_each_change_is_shown_before_and_after() -> None:
 
 
 def test_a_stub_shows_what_went_rather_than_what_stayed() -> None:
-    before = "\n".join(f"line {number}" for number in range(40))
-    after = "[shortened]\nline 0\nline 1\n…\nline 38\nline 39"
+    before = "\n".join(f"line {number}" for number in range(60))
+    after = "[shortened]\nline 0\nline 1\n…\nline 58\nline 59"
     text = page(outcome(changes=(stub(4, before=before, after=after),)))
     shown = text[text.index("message 5") :].splitlines()[1:]
     assert shown[:5] == ["  + [shortened]", "    line 0", "    line 1", "  - line 2", "  - line 3"]
-    assert shown[15:21] == [
-        "  - line 14",
-        "  - … 23 more",
+    assert shown[25:31] == [
+        "  - line 24",
+        "  - … 33 more",
         "  + …",
-        "    line 38",
-        "    line 39",
+        "    line 58",
+        "    line 59",
         " ",
     ]
 
