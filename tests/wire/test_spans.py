@@ -1,0 +1,327 @@
+"""Where values lie: the fast walk agrees with an obvious one; a splice touches only its spans."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mitmcontext.values import Edit, Span, Unreadable
+from mitmcontext.wire import spans
+from mitmcontext.wire.api import outer
+
+SUITE = Path(__file__).parents[2] / "../shared/data/fuzz/json_test_suite.tar.gz"
+
+# The obvious way: a scanner that reads one character after the other.
+
+SPACE = b" \t\n\r"
+
+
+class Obvious:
+    """Every value in a JSON text: its span, and for containers the spans within."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.at = 0
+        self.objects: dict[Span, list[tuple[str, Span]]] = {}
+        self.arrays: dict[Span, list[Span]] = {}
+        self.skip()
+        self.root = self.value()
+
+    def skip(self) -> None:
+        while self.at < len(self.text) and self.text[self.at] in SPACE:
+            self.at += 1
+
+    def take(self, sign: bytes) -> bool:
+        self.skip()
+        found = self.text[self.at : self.at + 1] == sign
+        self.at += found
+        return found
+
+    def value(self) -> Span:
+        start = self.at
+        match self.text[start : start + 1]:
+            case b"{":
+                return self.object()
+            case b"[":
+                return self.array()
+            case b'"':
+                return self.string()
+            case _:
+                while self.at < len(self.text) and self.text[self.at] not in SPACE + b",]}":
+                    self.at += 1
+                return Span(start, self.at)
+
+    def string(self) -> Span:
+        start = self.at
+        self.at += 1
+        while self.text[self.at] != ord('"'):
+            self.at += 2 if self.text[self.at] == ord("\\") else 1
+        self.at += 1
+        return Span(start, self.at)
+
+    def object(self) -> Span:
+        start, found = self.at, []
+        self.at += 1
+        while not self.take(b"}"):
+            self.take(b",")
+            self.skip()
+            key = json.loads(self.text[slice(*self.string())])
+            assert self.take(b":")
+            self.skip()
+            found.append((masked(key), self.value()))
+        span = Span(start, self.at)
+        self.objects[span] = found
+        return span
+
+    def array(self) -> Span:
+        start, found = self.at, []
+        self.at += 1
+        while not self.take(b"]"):
+            self.take(b",")
+            self.skip()
+            found.append(self.value())
+        span = Span(start, self.at)
+        self.arrays[span] = found
+        return span
+
+
+# JSON text as nobody writes it and everybody has to take it.
+
+gaps = st.sampled_from(["", "", "", " ", "\n", "\t ", "\r\n  "])
+escapes = [r"\n", r"\"", r"\\", r"\/", r"\u0041", r"\ud83d\ude00", r"\uD83D\uDE00", r"\\ud800"]
+letters = st.sampled_from([*"aé世😀{}[]:, /u", *escapes, r"\ufffd", r"\ud7ff"])
+lone = st.sampled_from([r"\ud800", r"\uDC00", r"\udbff", r"\uDfFF", r"\ud800\ud83d\ude00"])
+strings = st.lists(letters | letters | lone, max_size=8).map(lambda pieces: f'"{"".join(pieces)}"')
+keys = st.sampled_from([r'"a"', r'"\u0061"', r'"b"', r'"a\n"', r'"\ud800"', r'"\udc01"', '""'])
+numbers = [
+    "0",
+    "-0",
+    "1E2",
+    "1e+2",
+    "-12.50",
+    "0.1e-7",
+    "1",
+    "12",
+    "123456789012345678901234567890",
+]
+scalars = st.sampled_from(["true", "false", "null", *numbers])
+
+
+@st.composite
+def containers(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
+    items = draw(st.lists(inner, max_size=5))
+    named = draw(st.booleans())
+    shown = []
+    for item in items:
+        key = f"{draw(keys | strings)}{draw(gaps)}:{draw(gaps)}" if named else ""
+        shown.append(f"{draw(gaps)}{key}{item}{draw(gaps)}")
+    return ("{" if named else "[") + (",".join(shown) or draw(gaps)) + ("}" if named else "]")
+
+
+values = st.recursive(scalars | strings, containers, max_leaves=25)
+texts = st.builds(lambda *pieces: "".join(pieces).encode(), gaps, containers(values), gaps)
+
+
+@given(texts)
+@settings(max_examples=400)
+def test_the_walk_finds_what_an_obvious_scanner_finds(body: bytes) -> None:
+    text = spans.readable(body)
+    plain = Obvious(body)
+    assert outer(text) == plain.root
+    for span, members in plain.objects.items():
+        assert spans.members(text, span) == members
+    for span, elements in plain.arrays.items():
+        assert spans.elements(text, span) == elements
+
+
+@given(texts)
+def test_values_are_those_that_json_has(body: bytes) -> None:
+    text = spans.readable(body)
+    assert json.dumps(spans.value(text, outer(text))) == json.dumps(json.loads(text))
+
+
+@given(texts)
+@settings(max_examples=400)
+def test_only_lone_surrogates_are_masked_and_in_place(body: bytes) -> None:
+    text = spans.readable(body)
+    assert len(text) == len(body)
+    assert pairs(text) == masked(pairs(body))
+    differing = {
+        body.rindex(rb"\u", 0, at)
+        for at, (was, now) in enumerate(zip(body, text, strict=True))
+        if was != now
+    }
+    assert all(text[at : at + 6] == rb"\ufffd" for at in differing)
+    if not differing:
+        assert text is body
+
+
+def pairs(body: bytes) -> Any:
+    """As Python's reader has it, with repeated keys."""
+    return json.loads(body, object_pairs_hook=list)
+
+
+def masked(value: Any) -> Any:
+    """The same with every lone surrogate replaced."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list | tuple):
+        return type(value)(masked(item) for item in value)
+    return value
+
+
+@given(texts, st.data())
+def test_a_key_that_stands_twice_is_refused(body: bytes, data: st.DataObject) -> None:
+    text = spans.readable(body)
+    for span, members in Obvious(body).objects.items():
+        names = [name for name, _ in members]
+        if len(set(names)) == len(names):
+            assert spans.unique(text, span) == dict(members)
+            continue
+        with pytest.raises(Unreadable):
+            spans.unique(text, span)
+        watched = data.draw(st.sampled_from(names))
+        if names.count(watched) > 1:
+            with pytest.raises(Unreadable):
+                spans.unique(text, span, [watched])
+        else:
+            assert spans.unique(text, span, [watched]) == dict(members)
+
+
+def test_an_escaped_key_is_the_same_key() -> None:
+    body = rb'{"messages":[],"m\u0065ssages":[1]}'
+    assert [name for name, _ in spans.members(body, outer(body))] == ["messages", "messages"]
+    with pytest.raises(Unreadable):
+        spans.unique(body, outer(body), ["messages"])
+
+
+# Splicing.
+
+
+@given(st.binary(max_size=200), st.data())
+def test_an_edit_changes_its_span_and_nothing_else(body: bytes, data: st.DataObject) -> None:
+    places = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
+    if len(places) % 2:
+        places.pop()
+    edits = [
+        Edit(Span(start, end), data.draw(st.binary(max_size=20)))
+        for start, end in zip(places[::2], places[1::2], strict=True)
+    ]
+    found = spans.splice(body, data.draw(st.permutations(edits)) if edits else [])
+    at = was = 0
+    for span, new in sorted(edits):
+        untouched = span.start - was
+        assert found[at : at + untouched] == body[was : span.start]
+        at += untouched
+        assert found[at : at + len(new)] == new
+        at, was = at + len(new), span.end
+    assert found[at:] == body[was:]
+
+
+def test_without_edits_a_splice_is_the_body() -> None:
+    assert spans.splice(b"body", []) == b"body"
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param([(0, 3), (2, 4)], id="overlapping"),
+        pytest.param([(0, 4), (1, 2)], id="nested"),
+        pytest.param([(2, 5)], id="beyond the end"),
+        pytest.param([(-1, 2)], id="before the start"),
+        pytest.param([(3, 2)], id="backwards"),
+        pytest.param([(0, 2), (0, 2)], id="twice"),
+    ],
+)
+def test_edits_that_contradict_each_other_are_refused(places: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="overlap"):
+        spans.splice(b"body", [Edit(Span(*place), b"x") for place in places])
+
+
+# What is no JSON, or odd JSON.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"a":NaN}', id="NaN"),
+        pytest.param(b'{"a":Infinity}', id="Infinity"),
+        pytest.param(b'{"a":1,}', id="trailing comma"),
+        pytest.param(b'{"a":1} x', id="something behind"),
+        pytest.param(b'{"a":1', id="cut off"),
+        pytest.param(b'{"a":01}', id="leading zero"),
+        pytest.param(b"{'a':1}", id="single quotes"),
+        pytest.param(b'{"a":"\n"}', id="control character"),
+        pytest.param(b'\xef\xbb\xbf{"a":1}', id="byte order mark"),
+        pytest.param('{"a":1}'.encode("utf-16"), id="UTF-16"),
+        pytest.param(b"[1]", id="an array"),
+        pytest.param(b'"a"', id="a string"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b" \n", id="space"),
+        pytest.param(b'{"a":"\\x"}', id="unknown escape"),
+        pytest.param(b'{"a" 1}', id="no colon"),
+        pytest.param(b'{"a":1 "b":2}', id="no comma"),
+        pytest.param(b'{"a":"\xff"}', id="not UTF-8"),
+        pytest.param(b'{"a":"\xed\xa0\x80"}', id="a surrogate in UTF-8"),
+        pytest.param(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", id="nested too deeply"),
+    ],
+)
+def test_what_is_no_object_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        spans.members(text := spans.readable(body), outer(text))
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"1", b"[1,]", b"[", b"[1 2]", b"null", b"[" * 100_000 + b"]" * 100_000]
+)
+def test_what_is_no_array_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        spans.elements(body, Span(0, len(body)))
+
+
+@pytest.mark.parametrize("body", [b"x", b"", b"[" * 100_000 + b"]" * 100_000, b'"\\ud800"'])
+def test_what_is_no_value_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        spans.value(body, Span(0, len(body)))
+
+
+def test_messages_of_the_errors_say_nothing_of_the_body() -> None:
+    with pytest.raises(Unreadable) as caught:
+        spans.members(b'{"sk-secret": sk-secret}', Span(0, 24))
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def suite() -> list[Any]:
+    if not SUITE.exists():
+        return [pytest.param("", b"", marks=pytest.mark.skip("needs the JSON test suite"))]
+    with tarfile.open(SUITE) as archive:
+        held = {
+            Path(member.name).name: archive.extractfile(member)
+            for member in archive
+            if member.name.endswith(".json")
+        }
+        return [pytest.param(name, file.read(), id=name) for name, file in held.items() if file]
+
+
+@pytest.mark.parametrize(("name", "value"), suite())
+def test_the_json_test_suite_is_read_or_refused(name: str, value: bytes) -> None:
+    """What must be read (y_) is; what must not (n_) is not. Each case as the value of a key."""
+    body = b'{"first":1, "held":' + value + b'\n,"last" : [2 ]}'
+    try:
+        text = spans.readable(body)
+        found = spans.members(text, outer(text))
+        spans.value(text, found[1][1])
+    except Unreadable:
+        assert not name.startswith("y_")
+        return
+    assert not name.startswith("n_")
+    assert len(found) == 3
+    assert body[slice(*found[1][1])] == value.strip(b" \t\r\n")
