@@ -22,9 +22,11 @@ _TAIL: Final = 300
 _INDEX: Final = 300
 _SAID: Final = 240
 _CALL: Final = 160
-# Names that a later turn may ask for: paths, dotted and snake_case names, calls, CamelCase, hex.
+# Names that a later turn may ask for: paths, dotted and snake_case names, CamelCase, hex digests.
+# Words are taken first, without backtracking, since tool results may hold a megabyte of one letter.
+_WORD: Final = re.compile(r"[\w~./-]++")
 _NAME: Final = re.compile(
-    r"[\w~.-]*/[\w./-]*\w|\w+(?:[._]\w+)+|[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+|\b[0-9a-f]{7,40}\b"
+    r"[\w~.-]*/[\w./~-]*\w|\w+(?:[._]\w+)+|[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+|[0-9a-f]{7,40}"
 )
 _NAME_LENGTH: Final = range(5, 81)
 
@@ -137,7 +139,14 @@ def _cut(text: str) -> tuple[str, str, str]:
 
 def _index(text: str, seen: str) -> str:
     """The names in a text that do not stand in what is kept, the most frequent first."""
-    names = Counter(name for name in _NAME.findall(text[:200_000]) if len(name) in _NAME_LENGTH)
+    words = Counter(word.strip(".-") for word in _WORD.findall(text[:200_000]))
+    names = Counter(
+        {
+            word: count
+            for word, count in words.items()
+            if len(word) in _NAME_LENGTH and _NAME.fullmatch(word)
+        }
+    )
     found, size = [], 0
     for name, _ in names.most_common(60):
         if name in seen:

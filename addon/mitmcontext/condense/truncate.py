@@ -176,13 +176,16 @@ class _Draft:
         Some servers' chat templates insist on user and assistant taking turns. A note is a user's
         message; a run may begin behind, or end before, a message of the model that calls nothing.
         """
+        back: set[int] = set()
         for run in self._runs():
             if self._is_plain(run.start) and run.start and self._is_user(run.start - 1):
-                self._folded -= {run.start}
+                back.add(run.start)
             if self._is_user(run.end) and self._is_plain(run.end - 1):
-                self._folded -= {run.end - 1}
+                back.add(run.end - 1)
+        self._folded -= back
         for unit in self._folded_units():
-            self._write(unit, texts.note)
+            if not back.isdisjoint(range(*unit)):
+                self._write(unit, texts.note)
 
     def _is_user(self, at: int) -> bool:
         return at < len(self._messages) and self._messages[at].role == "user"

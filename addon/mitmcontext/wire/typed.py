@@ -33,7 +33,7 @@ _ENVIRONMENT: Final = re.compile(
 # A line that people seldom type: indented, numbered, dated, or dense with signs of code and paths.
 _MACHINE_LINE: Final = re.compile(
     r"(?:[ \t]{2,}\S|\t|\s*\d+[:|\u2192\t]|[\[(]?\d{4}-\d\d-\d\d[T ]|[+\-@]{1,3}[^\s\-]"
-    r"|.*(?:[{};=]\s*$|[\w.-]+/[\w.-]+/|\w\(.*\)|[=!<>]=|::|->|[|\\$^~]))"
+    r"|.*(?:[{};=]\s*$|[\w.-]++/[\w.-]++/|\w\(.*\)|[=!<>]=|::|->|[|\\$^~]))"
 )
 # Below this length nobody would gain from calling a text anything but typed.
 _LARGE: Final = 2_000
