@@ -7,7 +7,6 @@ those without a mark first, and marked ones, by us or by the user, when only suc
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Protocol
 
 from mitmproxy import ctx, flow
@@ -24,10 +23,14 @@ class FlowList(Protocol):
 
 
 class Eviction:
-    """Remembers which flows have finished, by their ids, so that it keeps none of them alive."""
+    """Remembers which flows have finished, by their ids, so that it keeps none of them alive.
 
-    def __init__(self) -> None:
-        self._finished: OrderedDict[str, None] = OrderedDict()
+    `finished` is where the ids are. Over a live reload the new object gets the old one's, or what
+    came before it would stay for ever.
+    """
+
+    def __init__(self, finished: dict[str, None] | None = None) -> None:
+        self._finished = {} if finished is None else finished
 
     def finished(self, done: flow.Flow, keep: int) -> int:
         """Take note of a flow and drop what is beyond `keep`; 0 keeps all. How many were dropped.
@@ -35,14 +38,13 @@ class Eviction:
         Call it from the `response` and `error` hooks; a flow may come more than once.
         """
         view: FlowList | None = getattr(ctx.master, "view", None)
-        if view is None:
+        if view is None or not _came_by(done):
             return 0
         self._finished.setdefault(done.id)
         if not 0 < keep < len(self._finished):
             return 0
         # Users delete flows themselves, and mark them at any time: both are looked up when needed.
         there = {id_: found for id_ in self._finished if (found := view.get_by_id(id_)) is not None}
-        self._finished = OrderedDict.fromkeys(there)
         # To remove a flow that is still alive would cut its connection: the one that is just being
         # delivered, one held up by the user, a WebSocket.
         over = [found for found in there.values() if not found.live]
@@ -51,5 +53,13 @@ class Eviction:
         for found in dropped:
             # One by one: mitmproxy writes a line to its event log when several go at once.
             view.remove([found])
-            del self._finished[found.id]
+            del there[found.id]
+        self._finished.clear()
+        self._finished.update(dict.fromkeys(there))
         return len(dropped)
+
+
+def _came_by(done: flow.Flow) -> bool:
+    """Whether it was proxied just now. What the user opened from a file is the user's to close."""
+    killed = done.error is not None and done.error.msg == flow.Error.KILLED_MESSAGE
+    return done.live or killed
