@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mitmcontext.values import Kind, Message, Span
+from mitmcontext.values import Kind, Message, Part, Span
 
 KEPT_RESULTS: Final = 3
 
@@ -59,14 +59,13 @@ def unpaired(messages: Sequence[Message]) -> frozenset[str]:
     broken: set[str] = set()
     waiting: list[str] = []
     for message in messages:
-        answered = [part.call_id for part in message.parts if part.kind is Kind.RESULT]
-        answered = [call_id for call_id in answered if call_id]
-        broken |= set(answered) - set(waiting)
+        answered = _answered(message)
+        broken |= answered - set(waiting)
         waiting = [call_id for call_id in waiting if call_id not in answered]
         if not answered:
             broken |= set(waiting)
             waiting = []
-        waiting += [part.call_id for part in message.parts if part.kind is Kind.CALL]
+        waiting += [_ticket(part) for part in message.parts if part.kind is Kind.CALL]
     return frozenset(broken | set(waiting))
 
 
@@ -98,14 +97,22 @@ def kept(messages: Sequence[Message]) -> Kept:
     return Kept(frozenset(stay), frozenset(parts), spans)
 
 
+def _ticket(part: Part) -> str:
+    """What ties a result to its call: the id, or in OpenAI's older form the function's name."""
+    return part.call_id or part.name
+
+
+def _answered(message: Message) -> set[str]:
+    """The calls that a message answers, with whatever: the result may be nothing but an image."""
+    return {_ticket(part) for part in message.parts if part.kind is not Kind.CALL} - {""}
+
+
 def _answers(message: Message) -> bool:
     """Whether a message only answers the one before it: results, and no text of a person."""
     if message.role == "assistant":
         return False
-    return any(part.kind is Kind.RESULT for part in message.parts) and (
-        any(part.call_id for part in message.parts if part.kind is Kind.RESULT)
-        or not has_typed(message)
-    )
+    observed = any(part.kind is Kind.RESULT for part in message.parts)
+    return bool(_answered(message)) or (observed and not has_typed(message))
 
 
 def _is_fixed(message: Message, current: bool) -> bool:

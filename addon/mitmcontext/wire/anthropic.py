@@ -88,12 +88,17 @@ def parse(raw: bytes) -> Message:
         parts = [Part(kind, said, content, content, digest=string_digest(raw, content))]
     else:
         parts = [_block(text, raw, role, span) for span in spans.elements(text, content)]
-    rest = [raw[slice(*fields[key])] for key in sorted(fields) if key not in ("role", "content")]
+    rest = [
+        piece
+        for key in sorted(fields)
+        if key not in ("role", "content", MARKER)
+        for piece in (key.encode(), raw[slice(*fields[key])])
+    ]
     return Message(
         role=role,
         parts=tuple(parts),
         digest=message_digest(role, parts, rest),
-        markers=sum(part.marked for part in parts),
+        markers=sum(part.marked for part in parts) + (MARKER in fields),
         editable=not rest and role in ("user", "assistant") and text is raw,
     )
 
@@ -161,7 +166,7 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
     if "type" not in fields:
         raise Unreadable("a content block without type")
     name = text_of(text, fields["type"])
-    digest = block_digest(raw, fields)
+    digest = block_digest(text, raw, fields)
     marked = MARKER in fields
     if name == "text" and set(fields) <= {"type", "text", MARKER}:
         said = text_of(text, fields["text"])

@@ -108,23 +108,32 @@ def digest(pieces: Iterable[bytes]) -> bytes:
     return state.digest()
 
 
-def block_digest(raw: bytes, fields: Mapping[str, Span]) -> bytes:
-    """The digest of one content block, without its cache marker (and without nested ones)."""
+def block_digest(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> bytes:
+    """The digest of one content block, without its cache marker (and without nested ones).
+
+    Args:
+        text: `raw` made readable, to find things in.
+        raw: the bytes that count.
+        fields: the block's fields.
+    """
     pieces: list[bytes] = []
     for key in sorted(fields):
         if key != MARKER:
             span = fields[key]
             nested = key == "content" and is_array(raw, span)
-            pieces += (key.encode(), content_digest(raw, span) if nested else raw[slice(*span)])
+            said = content_digest(text, raw, span) if nested else raw[slice(*span)]
+            pieces += (key.encode(), said)
     return digest(pieces)
 
 
-def content_digest(raw: bytes, span: Span) -> bytes:
+def content_digest(text: bytes, raw: bytes, span: Span) -> bytes:
     """The digest of a list of blocks; that of a single text block equals the bare string's."""
-    blocks = [spans.unique(raw, block) for block in spans.elements(raw, span)]
+    blocks = [spans.unique(text, block) for block in spans.elements(text, span)]
     if len(blocks) == 1 and set(blocks[0]) - {MARKER} == {"type", "text"}:
-        return raw[slice(*blocks[0]["text"])]
-    return digest(block_digest(raw, fields) for fields in blocks)
+        (block,) = blocks
+        if raw[slice(*block["type"])] == b'"text"' and is_string(raw, block["text"]):
+            return raw[slice(*block["text"])]
+    return digest(block_digest(text, raw, fields) for fields in blocks)
 
 
 def message_digest(role: str, parts: Iterable[Part], rest: Iterable[bytes] = ()) -> bytes:

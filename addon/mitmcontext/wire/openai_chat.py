@@ -171,7 +171,7 @@ def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> 
 def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
     fields = spans.unique(text, span)
     name = text_of(text, fields["type"]) if "type" in fields else ""
-    digest = block_digest(raw, fields)
+    digest = block_digest(text, raw, fields)
     marked = MARKER in fields
     if name == "text" and set(fields) <= {"type", "text", MARKER}:
         said = text_of(text, fields["text"])
@@ -193,13 +193,13 @@ def _calls(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
                 raise Unreadable("a tool call without id")
             body = call.get("function") or call.get("custom")
             name, said = _called(text, body) if body else ("", "")
-            digest = block_digest(raw, call)
+            digest = block_digest(text, raw, call)
             call_id = text_of(text, call["id"])
             found.append(Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=digest))
     legacy = fields.get("function_call")
     if legacy is not None and is_object(text, legacy):
         name, said = _called(text, legacy)
-        digest = block_digest(raw, spans.unique(text, legacy))
+        digest = block_digest(text, raw, spans.unique(text, legacy))
         found.append(Part(Kind.CALL, said, legacy, name=name, digest=digest))
     return found
 
@@ -218,7 +218,7 @@ def _side_parts(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Par
             Kind.OPAQUE,
             text[slice(*fields[key])].decode(),
             fields[key],
-            digest=block_digest(raw, {key: fields[key]}),
+            digest=block_digest(text, raw, {key: fields[key]}),
         )
         for key in ("refusal", "audio")
         if key in fields and not is_null(text, fields[key])
