@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,6 +39,14 @@ FLAGS = (
 def find() -> str | None:
     """The program of a browser that speaks the protocol, if there is one."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def free_port() -> int:
+    """A port that nobody listens on: mitmweb cannot choose one and tell us."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Page:

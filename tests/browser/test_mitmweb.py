@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from demo.main import free_port
 from demo.session import Session, encode
 from loopback import certificates, child, devtools
+from loopback.devtools import free_port
 from loopback.provider import HOSTS, Provider, serving, with_windows
 
 WINDOW = 24_000

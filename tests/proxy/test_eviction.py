@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +15,10 @@ from mitmproxy import http
 from mitmproxy.addons.view import View
 from mitmproxy.test import taddons, tflow
 
+from demo.session import Session, encode
+from loopback import certificates, child
+from loopback.devtools import free_port
+from loopback.provider import HOSTS, Provider, serving, with_windows
 from mitmcontext.proxy.eviction import Eviction
 
 
@@ -173,3 +181,35 @@ def test_never_more_than_were_to_be_kept(arrivals: list[tuple[bool, int]]) -> No
             assert len(kept(view)) <= keep
             if marked_before - kept(view):
                 assert not any(f.id in kept(view) for f in unmarked_before)
+
+
+def test_a_real_mitmweb_keeps_no_more_than_it_was_told(tmp_path: Path) -> None:
+    token, port = secrets.token_urlsafe(16), free_port()
+    leaf = certificates.make(tmp_path / "provider", HOSTS)
+    with serving(Provider(with_windows({"*": 24_000})), leaf) as provider:
+        proxy = child.start(
+            dict.fromkeys(HOSTS, provider.tls_port),
+            tmp_path / "confdir",
+            provider_authority=leaf.authority,
+            tool="mitmweb",
+            options=["context_windows=claude-*=24000", "context_keep_flows=20"],
+            environment={"CONTEXT_CACHE_DIR": str(tmp_path / "cache")},
+            settings={"web_password": token, "web_port": port, "web_open_browser": False},
+        )
+        try:
+            trust = ssl.create_default_context(cafile=str(proxy.authority))
+            with httpx.Client(proxy=proxy.url, verify=trust, trust_env=False, timeout=60) as client:
+                headers = {"x-api-key": "k", "content-type": "application/json"}
+                for body in Session().requests():
+                    url = f"https://{HOSTS[0]}/v1/messages"
+                    client.post(url, content=encode(body), headers=headers)
+            flows = httpx.get(
+                f"http://127.0.0.1:{port}/flows", params={"token": token}, trust_env=False
+            ).json()
+        finally:
+            proxy.stop()
+    assert len(provider.records) > 60
+    assert len(flows) == 20
+    # Of a session most is condensed, and so marked: the unmarked beginning went first.
+    assert all(flow["marked"] for flow in flows)
+    assert all(flow["response"]["contentLength"] for flow in flows)
