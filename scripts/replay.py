@@ -113,8 +113,15 @@ def _compact(value: Any) -> bytes:
 class Player:
     """Plays conversations through one proxy, each under a key of its own."""
 
-    def __init__(self, provider: Provider, proxy: child.Child, window: int) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        proxy: child.Child,
+        window: int,
+        comments: Path | None = None,
+    ) -> None:
         self.provider = provider
+        self.comments = comments
         self.proxy = proxy
         self.window = window
         trust = ssl.create_default_context(cafile=str(proxy.authority))
@@ -132,7 +139,7 @@ class Player:
         model = model_named(_MODELS[api], self.provider.models)
         before, unconfirmed = self.stats(), 0
         for turn in turns(conversation):
-            seen, said = self.provider.number, len(self.proxy.said())
+            seen = self.provider.number
             self._send(api, key, turn.body())
             records = [r for r in list(self.provider.records) if r.number > seen]
             after = self.stats()
@@ -141,9 +148,7 @@ class Player:
             if records[-1].refusal is None:
                 unconfirmed = 0
             elif records[-1].refusal.too_long:
-                report.refused_on_length.append(
-                    self._too_long(report, turn, records[-1], model, self.proxy.said()[said:])
-                )
+                report.refused_on_length.append(self._too_long(report, turn, records[-1], model))
             self._compare(report, before, after)
             before = after
         return report
@@ -183,14 +188,15 @@ class Player:
             report.breaks += 1
             report.unexplained_breaks += unconfirmed == 0
 
-    def _too_long(self, report: Report, turn: Turn, record: Record, model: Model, said: str) -> str:
-        """Why a request did not fit, as far as that can be seen from outside."""
+    def _too_long(self, report: Report, turn: Turn, record: Record, model: Model) -> str:
+        """Why a request did not fit: by the proxy's own words, and by a bound of ours."""
         words = record.refusal.message if record.refusal else ""
-        kept = least_that_stays(turn, model)
-        lines = " | ".join(line.strip() for line in said.splitlines() if "context" in line.lower())
+        comment = ""
+        if self.comments is not None and self.comments.exists():
+            comment = self.comments.read_text(encoding="utf-8").splitlines()[-1]
         return (
-            f"request {report.turns}: {words}; what must stay takes {kept:,} of {model.window:,}"
-            f" at least; sent {count({**json.loads(turn.body())}, model):,}; proxy: {lines[:300]}"
+            f"request {report.turns}: sent {count(json.loads(turn.body()), model):,}, {words};"
+            f" at least {least_that_stays(turn, model):,} must stay; proxy: {comment}"
         )
 
     def _compare(self, report: Report, before: Json, after: Json) -> None:
@@ -220,9 +226,15 @@ def _has_result(message: Json) -> bool:
     )
 
 
-def play(conversation: Json, provider: Provider, proxy: child.Child, window: int) -> Report:
-    """Play one conversation, for callers that bring their own proxy."""
-    player = Player(provider, proxy, window)
+def play(
+    conversation: Json,
+    provider: Provider,
+    proxy: child.Child,
+    window: int,
+    comments: Path | None = None,
+) -> Report:
+    """Play one conversation through a running proxy; `comments` is where it writes its own."""
+    player = Player(provider, proxy, window, comments)
     try:
         return player.play(conversation)
     finally:
@@ -294,13 +306,14 @@ def main(arguments: Sequence[str]) -> int:
         leaf = certificates.make(Path(folder) / "provider", HOSTS)
         provider = Provider(with_windows({"*": asked.window}), keep=8)
         hosts = {"confdir": Path(folder) / "confdir", "provider_authority": leaf.authority}
-        options = [f"context_windows=*={asked.window}", *asked.set]
+        comments = Path(folder) / "comments"
+        options = [f"context_windows=*={asked.window}", f"loopback_comments={comments}", *asked.set]
         with serving(provider, leaf):
             ports = dict.fromkeys(HOSTS, provider.tls_port)
             cache = {"CONTEXT_CACHE_DIR": str(Path(folder) / "cache")}
             with child.running(ports, options=options, environment=cache, **hosts) as proxy:
                 for conversation in chosen:
-                    reports.append(play(conversation, provider, proxy, asked.window))
+                    reports.append(play(conversation, provider, proxy, asked.window, comments))
                     _progress(reports[-1], len(reports), len(chosen))
     print("\n".join(table(reports, asked.window)))
     if asked.json:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
+from mitmproxy.http import HTTPFlow
 
 _OWN = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::", None, "")  # noqa: S104 -- only named
 
@@ -35,6 +36,7 @@ class Redirect:
         """Declare where names lead to, and where to say that the proxy is ready."""
         loader.add_option("loopback_hosts", Sequence[str], [], "HOST=PORT pairs on the loopback")
         loader.add_option("loopback_ready", str, "", "file that is written once it listens")
+        loader.add_option("loopback_comments", str, "", "file that each flow's comment goes to")
 
     def configure(self, updated: set[str]) -> None:
         """Take over the table of names."""
@@ -61,6 +63,12 @@ class Redirect:
         part.write_text(json.dumps({"port": port, "pid": os.getpid()}))
         part.rename(ready)
         self.watch = asyncio.get_running_loop().create_task(self.end_with_parent())
+
+    def response(self, flow: HTTPFlow) -> None:
+        """Write down what a person would read beside this flow."""
+        if ctx.options.loopback_comments and flow.comment:
+            with Path(ctx.options.loopback_comments).open("a", encoding="utf-8") as comments:
+                comments.write(flow.comment.replace("\n", " ") + "\n")
 
     async def end_with_parent(self) -> None:
         """An orphan shuts down, so that an aborted test run leaves nothing behind."""
