@@ -99,8 +99,8 @@ def test_zstd_says_how_long_its_content_is() -> None:
         ("gzip", JSON, bodies.LYING),
         ("gzip", zlib.compress(JSON), bodies.LYING),
         ("deflate", gzip.compress(JSON), bodies.LYING),
-        ("br", gzip.compress(JSON), bodies.LYING),
-        ("zstd", gzip.compress(JSON), bodies.LYING),
+        ("br", JSON, bodies.LYING),
+        ("zstd", JSON, bodies.LYING),
         ("gzip", gzip.compress(JSON)[:-8] + bytes(8), bodies.LYING),
         ("gzip", gzip.compress(JSON) + b"tail", bodies.LYING),
         ("gzip", gzip.compress(JSON) + bytes(512), bodies.LYING),
@@ -147,16 +147,17 @@ def test_the_limit_is_exact(encoding: str | None) -> None:
 
 @functools.cache
 def bomb(encoding: str) -> bytes:
-    """A gigabyte of zeros (of br: 256 MiB, for the time it takes to make one)."""
+    """A gigabyte of zeros as zstd, 256 MiB of the others for the time it takes to make one."""
     if encoding == "br":
         return bytes(brotli.compress(bytes(256 * MB), quality=5))
+    size = 1024 if encoding == "zstd" else 256
     makers: dict[str, Callable[[], Any]] = {
         "gzip": lambda: zlib.compressobj(9, wbits=31),
         "deflate": lambda: zlib.compressobj(9),
-        "zstd": lambda: zstandard.ZstdCompressor(level=19).compressobj(),
+        "zstd": lambda: zstandard.ZstdCompressor().compressobj(),
     }
     compress = makers[encoding]()
-    return b"".join([*(compress.compress(bytes(MB)) for _ in range(1024)), compress.flush()])
+    return b"".join([*(compress.compress(bytes(MB)) for _ in range(size)), compress.flush()])
 
 
 def noise_and_bomb(encoding: str) -> bytes:
