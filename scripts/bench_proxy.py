@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -149,6 +150,7 @@ class Bench:
             lines = [Connection(one.port, one.authority, HOSTS[0]) for one in (bare, ours)]
             for _ in range(_WARM_UP):
                 self._send(lines, [talk.grow()])
+            wait_until_idle(bare, ours)
             before = stats(ours)["requests"]
             used = [-one.cpu_seconds() for one in (bare, ours)]
             for _ in range(requests // _TURNS_AT_ONCE):
@@ -169,6 +171,15 @@ class Bench:
                 response = line.post("/v1/messages", _HEADERS, body)
                 if response.status != 200:
                     raise RuntimeError(f"refused: {response.body[:300]!r}")
+
+
+def wait_until_idle(*proxies: child.Child) -> None:
+    """Let what was begun at the start, such as reading the vocabulary, come to its end."""
+    for _ in range(60):
+        used = [proxy.cpu_seconds() for proxy in proxies]
+        time.sleep(0.5)
+        if used == [proxy.cpu_seconds() for proxy in proxies]:
+            return
 
 
 def stats(proxy: child.Child) -> Json:
