@@ -29,7 +29,7 @@ _BESIDE_BYTES: Final = 2_000
 # What may count for more tokens than it has bytes in the body.
 _MEDIA: Final = (b'"image', b'"document"', b'"file"', b'"input_audio"', b'"video', b'"container"')
 _SHOWN: Final = 60
-_EXCERPT: Final = 600
+_EXCERPT: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +143,13 @@ def assess(
 def plan_step(
     laid: Laid, assessment: Assessment, thresholds: Thresholds, known: Known, seed: bytes
 ) -> Step | str:
-    """The next step, checked and finished, or in words why none is taken.
+    """The next step, checked and finished, or in words why none is taken ("" if none is due).
 
     Raises:
         Broken: the step does not hold what it must.
     """
     if not calls_for_step(assessment.level):
-        return "below the warning threshold"
+        return ""
     api, sent = laid.sent.api, laid.sent.request
     messages = [api.parse(sent.raw(at)) for at in range(len(sent.spans))]
     if unpaired(messages):

@@ -28,7 +28,7 @@ from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.page import page
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
-from mitmcontext.proxy.tee import Handling, Tee, handling
+from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, tenant
 from mitmcontext.proxy.work import Job, Ready, Result, Worker
 from mitmcontext.settings import BadSetting, Settings, load
@@ -71,6 +71,7 @@ class ContextAddon:
         self._key = kept["key"]
         self._figures = Figures(time.monotonic, kept["figures"])
         self._worker = Worker(kept)
+        self._eviction = Eviction(kept["finished"])
         contentviews.add(view.ContextView())
 
     def configure(self, updated: set[str]) -> None:
@@ -258,6 +259,8 @@ class ContextAddon:
         result = self._pending.get(flow.id)
         answer = flow.response
         if result is None or result.raw is None or answer is None or answer.raw_content is None:
+            return
+        if answer.status_code not in HELD:
             return
         coding = answer.headers.get("content-encoding")
         said = bodies.decode(answer.raw_content, coding, _LARGEST_REFUSAL)

@@ -32,6 +32,7 @@ class Carried(TypedDict):
     observed: Cache[bytes, bytes]
     prefixes: LRUCache[bytes, tuple[bytes, int]]
     changes: LRUCache[bytes, Any]
+    finished: dict[str, None]
     refused: LRUCache[bytes, bool]
     key: bytes
 
@@ -47,6 +48,7 @@ def carried(master: object) -> Carried:
             observed=expiring(_LEDGER_SIZE // 4, _LEDGER_SECONDS),
             prefixes=LRUCache(_HISTORIES),
             changes=LRUCache(200),
+            finished={},
             refused=LRUCache(1_000),
             key=secrets.token_bytes(32),
         )

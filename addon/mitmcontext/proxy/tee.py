@@ -16,6 +16,9 @@ from mitmcontext.proxy import bodies
 from mitmcontext.values import Usage
 from mitmcontext.wire.sse import SseReader
 
+HELD = (400, 413, 422)
+"""Statuses by which providers refuse a request for what it is."""
+
 EVENT_STREAM = "text/event-stream"
 
 # An answer with an image in it may be large; parsing it would stall every other flow.
@@ -54,7 +57,7 @@ def handling(
     media = media_type(content_type)
     if status < 200:
         return Handling.LEAVE
-    if recognised and rewritten and status in (400, 413, 422):
+    if recognised and rewritten and status in HELD:
         return Handling.HOLD
     if recognised and (media == EVENT_STREAM or _is_json(media)):
         return Handling.TEE

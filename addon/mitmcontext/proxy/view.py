@@ -67,7 +67,7 @@ def comment(outcome: Outcome) -> str:
         case Action.FAILED_OPEN:
             return _joined(_fullness(outcome), _sizes(outcome), f"failed open: {outcome.reason}")
         case Action.UNDER_THRESHOLD:
-            return _joined(_fullness(outcome), _sizes(outcome))
+            return _joined(_fullness(outcome), _sizes(outcome), outcome.reason)
         case Action.CONDENSED:
             done = summary(change for change in outcome.changes if change.new)
             return _joined(_fullness(outcome), _sizes(outcome), done, f"step {outcome.steps}")
@@ -76,7 +76,7 @@ def comment(outcome: Outcome) -> str:
             return _joined(_fullness(outcome), f"would be {_sizes(outcome)}", would)
         case Action.REAPPLIED:
             again = f"step {outcome.steps} re-applied" if outcome.steps else "re-applied"
-            return _joined(_fullness(outcome), _sizes(outcome), again)
+            return _joined(_fullness(outcome), _sizes(outcome), again, outcome.reason)
 
 
 def mark(outcome: Outcome) -> str:

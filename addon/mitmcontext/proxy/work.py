@@ -242,7 +242,7 @@ class Worker:
             ready.laid, assessment, ready.settings.thresholds, self.known, ready.seed
         )
         if isinstance(step, str):
-            return _because(result, step)
+            return _because(result, step) if step else result
         return self._stepped(ready, assessment, step)
 
     def _stepped(self, ready: Ready, assessment: Assessment, step: Step) -> Result:

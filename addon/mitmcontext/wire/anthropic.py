@@ -168,7 +168,7 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
     name = text_of(text, fields["type"])
     digest = block_digest(text, raw, fields)
     marked = MARKER in fields
-    if name == "text" and set(fields) <= {"type", "text", MARKER}:
+    if name == "text" and set(fields) - {MARKER} == {"type", "text"}:
         said = text_of(text, fields["text"])
         return Part(
             _text_kind(role, said), said, span, fields["text"], digest=digest, marked=marked

@@ -173,7 +173,7 @@ def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
     name = text_of(text, fields["type"]) if "type" in fields else ""
     digest = block_digest(text, raw, fields)
     marked = MARKER in fields
-    if name == "text" and set(fields) <= {"type", "text", MARKER}:
+    if name == "text" and set(fields) - {MARKER} == {"type", "text"}:
         said = text_of(text, fields["text"])
         kind = _text_kind(role, said)
         return Part(kind, said, span, fields["text"], call_id, digest=digest, marked=marked)
