@@ -1,0 +1,533 @@
+"""OpenAI Chat Completions: what each shape of request and message is read as."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitmcontext.values import Kind, Standing, Unreadable, Usage
+from mitmcontext.wire import api_for
+from mitmcontext.wire.api import tool_count
+from mitmcontext.wire.openai_chat import CHAT
+
+CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
+MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+
+
+def dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def message(role: str, *content: Any, **others: Any) -> bytes:
+    held = {"content": content[0]} if content else {}
+    return dumped({"role": role, **held, **others})
+
+
+def text(said: str, **others: Any) -> dict[str, Any]:
+    return {"type": "text", "text": said, **others}
+
+
+def call(id_: str = "call_1", arguments: str = '{"a": 1}') -> dict[str, Any]:
+    return {"id": id_, "type": "function", "function": {"name": "run", "arguments": arguments}}
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBO" * 900}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA" * 900, "format": "wav"}}
+
+# Each message with what its parts are: kind, text, and whether a shorter text may take its place.
+SHAPES: list[Any] = [
+    pytest.param(message("user", "Fix it"), [(Kind.TYPED, "Fix it", True)], id="a string"),
+    pytest.param(message("system", "Be brief"), [(Kind.SYSTEM, "Be brief", True)], id="system"),
+    pytest.param(
+        message("developer", [text("Be brief")]), [(Kind.SYSTEM, "Be brief", True)], id="developer"
+    ),
+    pytest.param(
+        message("user", [text("Fix", **MARK), text("it")], name="ann"),
+        [(Kind.TYPED, "Fix", True), (Kind.TYPED, "it", True)],
+        id="texts",
+    ),
+    pytest.param(
+        message("user", [text("What is it?"), IMAGE]),
+        [(Kind.TYPED, "What is it?", True), (Kind.IMAGE, "", False)],
+        id="an image",
+    ),
+    pytest.param(
+        message("user", "<returncode>0</returncode>\n<output>\nx\n</output>"),
+        [(Kind.RESULT, "<returncode>0</returncode>\n<output>\nx\n</output>", True)],
+        id="an observation as text",
+    ),
+    pytest.param(
+        message("user", [text("[read_file for 'a.py'] Result:"), text("<environment_details>x")]),
+        [
+            (Kind.RESULT, "[read_file for 'a.py'] Result:", True),
+            (Kind.ENVIRONMENT, "<environment_details>x", True),
+        ],
+        id="a result as text, and an environment block",
+    ),
+    pytest.param(message("assistant", "Sure."), [(Kind.PROSE, "Sure.", True)], id="an answer"),
+    pytest.param(
+        message("assistant", None, tool_calls=[call()]),
+        [(Kind.CALL, 'run {"a": 1}', False)],
+        id="a call",
+    ),
+    pytest.param(
+        message("assistant", tool_calls=[call()]),
+        [(Kind.CALL, 'run {"a": 1}', False)],
+        id="a call without content",
+    ),
+    pytest.param(
+        message("assistant", "", tool_calls=[call(), call("call_2")]),
+        [
+            (Kind.PROSE, "", True),
+            (Kind.CALL, 'run {"a": 1}', False),
+            (Kind.CALL, 'run {"a": 1}', False),
+        ],
+        id="parallel calls",
+    ),
+    pytest.param(
+        message(
+            "assistant",
+            None,
+            tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "sh", "input": "ls -l"}}],
+        ),
+        [(Kind.CALL, "sh ls -l", False)],
+        id="a custom tool",
+    ),
+    pytest.param(
+        message("assistant", "x", tool_calls=None, function_call=None, refusal=None, audio=None),
+        [(Kind.PROSE, "x", True)],
+        id="nulls",
+    ),
+    pytest.param(message("assistant", "x", tool_calls=[]), [(Kind.PROSE, "x", True)], id="no call"),
+    pytest.param(
+        message("assistant", None, function_call={"name": "run", "arguments": "{}"}),
+        [(Kind.CALL, "run {}", False)],
+        id="the older form of a call",
+    ),
+    pytest.param(
+        message("function", "done", name="run"), [(Kind.RESULT, "done", True)], id="and its result"
+    ),
+    pytest.param(
+        message("tool", "one\ntwo", tool_call_id="call_1"),
+        [(Kind.RESULT, "one\ntwo", True)],
+        id="a result",
+    ),
+    pytest.param(
+        message("tool", [text("one"), text("two")], tool_call_id="call_1"),
+        [(Kind.RESULT, "one", True), (Kind.RESULT, "two", True)],
+        id="a result in parts",
+    ),
+    pytest.param(
+        message("tool", [IMAGE], tool_call_id="call_1"),
+        [(Kind.IMAGE, "", False)],
+        id="a result that is an image",
+    ),
+    pytest.param(
+        message("assistant", None, refusal="No."), [(Kind.OPAQUE, '"No."', False)], id="a refusal"
+    ),
+    pytest.param(
+        message("assistant", None, audio={"id": "audio_1"}),
+        [(Kind.OPAQUE, '{"id": "audio_1"}', False)],
+        id="a spoken answer",
+    ),
+    pytest.param(
+        message("user", [AUDIO]),
+        [
+            (
+                Kind.OPAQUE,
+                '{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}',
+                False,
+            )
+        ],
+        id="spoken input, its data left out",
+    ),
+    pytest.param(
+        message("assistant", [{"type": "refusal", "refusal": "No."}]),
+        [(Kind.OPAQUE, '{"type": "refusal", "refusal": "No."}', False)],
+        id="a refusal as a part",
+    ),
+    pytest.param(
+        message("user", [{"type": "text"}]), [(Kind.OPAQUE, '{"type": "text"}', False)], id="odd"
+    ),
+    pytest.param(
+        message("assistant", "x", reasoning_content="Hm."), [(Kind.PROSE, "x", True)], id="reasons"
+    ),
+    pytest.param(message("user", None), [], id="null"),
+    pytest.param(message("user"), [], id="nothing"),
+    pytest.param(message("user", []), [], id="no parts"),
+]
+
+
+@pytest.mark.parametrize(("raw", "parts"), SHAPES)
+def test_messages_are_read_as_what_they_are(
+    raw: bytes, parts: list[tuple[Kind, str, bool]]
+) -> None:
+    found = CHAT.parse(raw)
+    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
+    assert found.editable
+    for part in found.parts:
+        value = part.value or part.span
+        assert part.span.start <= value.start < value.end <= part.span.end
+        if part.value:
+            assert json.loads(raw[slice(*part.value)]) == part.text
+
+
+@pytest.mark.parametrize(("raw", "parts"), SHAPES)
+def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
+    before = CHAT.parse(raw)
+    for index, part in enumerate(before.parts):
+        if part.value is None:
+            continue
+        start, end = part.value
+        new = CHAT.replacement(raw[start:end], 'short "text"\n')
+        after = CHAT.parse(raw[:start] + new + raw[end:])
+        assert after.parts[index].text == 'short "text"\n'
+        assert after.markers == before.markers
+        pairs = zip(before.parts, after.parts, strict=True)
+        assert [a.digest == b.digest for a, b in pairs] == [
+            at != index for at in range(len(before.parts))
+        ]
+
+
+def test_calls_and_results_are_tied() -> None:
+    called = CHAT.parse(message("assistant", None, tool_calls=[call("a"), call("b")]))
+    assert [(p.call_id, p.name) for p in called.parts] == [("a", "run"), ("b", "run")]
+    answered = CHAT.parse(message("tool", [text("x"), IMAGE], tool_call_id="b"))
+    assert [p.call_id for p in answered.parts] == ["b", "b"]
+    older = CHAT.parse(message("assistant", None, function_call={"name": "f", "arguments": ""}))
+    result = CHAT.parse(message("function", "x", name="f"))
+    assert [(p.call_id, p.name) for p in (*older.parts, *result.parts)] == [("", "f"), ("", "f")]
+
+
+def test_markers_are_counted_where_they_stand() -> None:
+    parts = CHAT.parse(message("user", [text("a", **MARK), text("b"), {**IMAGE, **MARK}]))
+    assert ([p.marked for p in parts.parts], parts.markers) == ([True, False, True], 2)
+    assert CHAT.parse(message("tool", "x", tool_call_id="a", **MARK)).markers == 1
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(rb'{"role":"user","content":"\ud800"}', id="in a text"),
+        pytest.param(
+            rb'{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f",'
+            rb'"arguments":"\udc00"}}]}',
+            id="in a call",
+        ),
+        pytest.param(
+            rb'{"role":"tool","tool_call_id":"a","content":[{"type":"text","text":"\ud800"}]}',
+            id="in a result",
+        ),
+        pytest.param(rb'{"role":"user","content":"x","name":"\ud800"}', id="elsewhere"),
+    ],
+)
+def test_lone_surrogates_are_not_edited_and_hinder_nothing(raw: bytes) -> None:
+    assert not CHAT.parse(raw).editable
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"[]", id="an array"),
+        pytest.param(b"{}", id="an empty object"),
+        pytest.param(b'{"content":"x"}', id="no role"),
+        pytest.param(b'{"role":null,"content":"x"}', id="a role that is null"),
+        pytest.param(b'{"role":"critic","content":"x"}', id="an unknown role"),
+        pytest.param(b'{"role":"user","content":1}', id="content a number"),
+        pytest.param(b'{"role":"user","content":{"text":"x"}}', id="content an object"),
+        pytest.param(b'{"role":"user","content":["x"]}', id="a part that is a string"),
+        pytest.param(
+            b'{"role":"user","content":[{"type":"text","text":1}]}', id="a text of numbers"
+        ),
+        pytest.param(b'{"role":"user","role":"tool","content":"x"}', id="two roles"),
+        pytest.param(rb'{"role":"user","content":"x","c\u006fntent":"y"}', id="one of two escaped"),
+        pytest.param(
+            b'{"role":"tool","content":"x","tool_call_id":7}', id="an id that is a number"
+        ),
+        pytest.param(b'{"role":"assistant","tool_calls":[{"type":"function"}]}', id="no id"),
+        pytest.param(b'{"role":"assistant","tool_calls":["x"]}', id="a call that is a string"),
+        pytest.param(
+            b'{"role":"assistant","tool_calls":[{"id":"a","function":{"name":1}}]}',
+            id="a name of 1",
+        ),
+        pytest.param(
+            b'{"role":"assistant","tool_calls":[{"id":"a","function":{"arguments":{}}}]}',
+            id="arguments that are an object",
+        ),
+        pytest.param(
+            b'{"role":"assistant","tool_calls":[{"id":"a","function":"f"}]}', id="a bare function"
+        ),
+        pytest.param(
+            b'{"role":"user","content":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            id="nested too deeply",
+        ),
+    ],
+)
+def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
+    with pytest.raises(Unreadable):
+        CHAT.parse(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "text", "id", "function", "name", "arguments", "custom"]),
+            inner | st.sampled_from(["text", "function", "image_url"]),
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(["user", "assistant", "tool", "function"]),
+    st.dictionaries(
+        st.sampled_from(
+            ["content", "tool_calls", "function_call", "refusal", "audio", "name", "tool_call_id"]
+        ),
+        json_values,
+    ),
+)
+def test_whatever_stands_in_a_message_is_read_or_refused(role: str, others: dict[str, Any]) -> None:
+    raw = message(role, **others)
+    try:
+        found = CHAT.parse(raw)
+    except Unreadable:
+        return
+    for part in found.parts:
+        json.loads(raw[slice(*part.span)])
+
+
+# The same message, sent again.
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(message("user", "x"), message("user", [text("x")]), id="string or text"),
+        pytest.param(message("user", [text("x", **MARK)]), message("user", "x"), id="a marker"),
+        pytest.param(message("tool", "x", **MARK), message("tool", "x"), id="beside the content"),
+        pytest.param(
+            message("assistant", None, tool_calls=[call()]),
+            message("assistant", tool_calls=[call()]),
+            id="null or nothing",
+        ),
+        pytest.param(
+            message("assistant", "x", refusal=None, audio=None, tool_calls=None),
+            message("assistant", "x"),
+            id="more nulls",
+        ),
+        pytest.param(
+            b'{"role":"user","content":"x"}', b'{ "content":"x", "role":"user" }', id="order"
+        ),
+    ],
+)
+def test_equal_content_has_equal_digests(one: bytes, other: bytes) -> None:
+    first, second = CHAT.parse(one), CHAT.parse(other)
+    assert first.digest == second.digest
+    assert [p.digest for p in first.parts] == [p.digest for p in second.parts]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(message("user", "x"), message("assistant", "x"), id="roles"),
+        pytest.param(message("user", "x"), message("user", "y"), id="texts"),
+        pytest.param(message("user", "xy"), message("user", [text("x"), text("y")]), id="a cut"),
+        pytest.param(message("user", "x"), message("user", "x", name="ann"), id="names"),
+        pytest.param(
+            message("tool", "x", tool_call_id="a"), message("tool", "x", tool_call_id="b"), id="ids"
+        ),
+        pytest.param(
+            message("assistant", None, tool_calls=[call(arguments="1")]),
+            message("assistant", None, tool_calls=[call(arguments="2")]),
+            id="arguments",
+        ),
+        pytest.param(
+            message("assistant", None, tool_calls=[call("a")]),
+            message("assistant", None, tool_calls=[call("b")]),
+            id="ids of calls",
+        ),
+        pytest.param(
+            message("assistant", "x", refusal="No."), message("assistant", "x"), id="a refusal"
+        ),
+        pytest.param(
+            message("assistant", "x", reasoning_content="a"),
+            message("assistant", "x", reasoning_content="b"),
+            id="other keys",
+        ),
+        pytest.param(
+            rb'{"role":"user","content":"\ud800"}',
+            rb'{"role":"user","content":"\ud801"}',
+            id="lone surrogates",
+        ),
+    ],
+)
+def test_other_content_has_other_digests(one: bytes, other: bytes) -> None:
+    assert CHAT.parse(one).digest != CHAT.parse(other).digest
+
+
+# Requests.
+
+
+def test_a_request_is_found_where_it_stands() -> None:
+    body = (
+        b' {"n":1E2, "messages" :[ {"role":"user","content":"a"} ],"model":"gpt-4o",'
+        b'"stream": true,"max_tokens":5,"max_completion_tokens":7,"tools":[{},{}]} '
+    )
+    found = CHAT.read(body)
+    assert found.raw(0) == b'{"role":"user","content":"a"}'
+    assert (found.model, found.max_output, found.stream) == ("gpt-4o", 7, True)
+    assert (found.system, found.attested, tool_count(found)) == (None, False, 2)
+
+
+def test_older_and_missing_names() -> None:
+    found = CHAT.read(b'{"messages":[{"role":"user"}],"functions":[{}],"max_tokens":5}')
+    assert (found.model, found.max_output, tool_count(found)) == ("", 5, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"model=x", id="a form"),
+        pytest.param(b'{"model":"m"}', id="no messages"),
+        pytest.param(b'{"model":"m","messages":[]}', id="empty messages"),
+        pytest.param(b'{"model":"m","messages":"hi"}', id="messages a string"),
+        pytest.param(b'{"model":"m","messages":[[]]}', id="messages of lists"),
+        pytest.param(b'{"model":1,"messages":[{}]}', id="model a number"),
+        pytest.param(b'{"messages":[{}],"messages":[{}]}', id="two messages"),
+        pytest.param(rb'{"m\u0065ssages":[{}],"messages":[{}]}', id="one of them escaped"),
+        pytest.param(b'{"messages":[{}],"tools":[],"tools":[]}', id="two tools"),
+        pytest.param(b'{"messages":[{}],"functions":[],"functions":[]}', id="two functions"),
+        pytest.param(b'{"messages":[{}],"model":"\xff"}', id="not UTF-8"),
+    ],
+)
+def test_what_is_no_request_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        CHAT.read(body)
+
+
+def test_a_message_of_ours_is_a_users_text() -> None:
+    said = 'a "b"\n\U0001f600\x00\u2028'
+    found = CHAT.parse(CHAT.user_message(said))
+    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "ours"),
+    [
+        ("POST", "/v1/chat/completions", True),
+        ("POST", "/chat/completions", True),
+        ("POST", "/api/v1/chat/completions", True),
+        ("POST", "/openai/deployments/gpt-4o/chat/completions", True),
+        ("POST", "/api/coding/paas/v4/chat/completions", True),
+        ("GET", "/v1/chat/completions", False),
+        ("POST", "/v1/chat/completions/abc", False),
+        ("POST", "/v1/completions", False),
+        ("POST", "/v1/responses", False),
+        ("POST", "/v1/embeddings", False),
+        ("POST", "/v1/batches", False),
+    ],
+)
+def test_recognised_by_method_and_path(method: str, path: str, ours: bool) -> None:
+    assert (api_for(method, path) is CHAT) == ours
+
+
+def test_each_request_is_a_turn() -> None:
+    found = CHAT.read(b'{"messages":[{"role":"user","content":"x"}]}')
+    assert CHAT.standing("/v1/chat/completions", {}, found) == (Standing.TURN, "")
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("event", "usage"),
+    [
+        pytest.param(
+            {"usage": {"prompt_tokens": 9, "completion_tokens": 2}}, Usage(9, 2), id="plain"
+        ),
+        pytest.param(
+            {
+                "choices": [],
+                "usage": {
+                    "prompt_tokens": 900,
+                    "completion_tokens": 2,
+                    "prompt_tokens_details": {"cached_tokens": 512},
+                },
+            },
+            Usage(900, 2, 512),
+            id="cached",
+        ),
+        pytest.param(
+            {"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}},
+            Usage(9, 1),
+            id="groq",
+        ),
+        pytest.param({"choices": [{"delta": {"content": "usage"}}]}, None, id="a chunk"),
+        pytest.param({"usage": None, "choices": []}, None, id="null"),
+        pytest.param({"usage": {"prompt_tokens_details": None}}, Usage(), id="empty"),
+        pytest.param({"x_groq": {"id": "x"}}, None, id="groq without usage"),
+    ],
+)
+def test_usage_is_read_from_any_answer(event: dict[str, Any], usage: Usage | None) -> None:
+    assert CHAT.usage_of(event) == usage
+
+
+def error(said: str, code: str | None = None) -> bytes:
+    return dumped({"error": {"message": said, "type": "invalid_request_error", "code": code}})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "shape"),
+    [
+        (400, error("An assistant message with 'tool_calls' must be followed by ..."), True),
+        (400, error("Invalid parameter: messages with role 'tool' must be a response"), True),
+        (422, error("Input should be a valid string"), True),
+        (400, error("This model's maximum context length is 128000 tokens."), False),
+        (400, error("Too many tokens", "context_length_exceeded"), False),
+        (400, error("Input tokens exceed the configured limit", "context_length_exceeded"), False),
+        (401, error("Incorrect API key provided"), False),
+        (400, error("Incorrect API key provided"), False),
+        (429, error("You exceeded your current quota"), False),
+        (500, error("The server had an error"), False),
+        (400, b"<html>Bad Request</html>", False),
+    ],
+)
+def test_a_refused_shape_is_told_from_other_refusals(status: int, body: bytes, shape: bool) -> None:
+    assert CHAT.refuses_shape(status, body) == shape
+
+
+# What real clients send.
+
+
+def captured() -> list[Any]:
+    found = []
+    for path in sorted(CAPTURES.glob("*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                where = str(row.get("path", "")).partition("?")[0]
+                if api_for(str(row.get("method")), where) is CHAT:
+                    found.append(pytest.param(row, id=f"{path.name[:-9]}-{row['seq']}"))
+    missing = pytest.mark.skip("needs the captures of real clients")
+    return found or [pytest.param({}, marks=missing)]
+
+
+@pytest.mark.parametrize("row", captured())
+def test_captured_requests_are_read_whole(row: dict[str, Any]) -> None:
+    found = CHAT.read(dumped(row["body"]))
+    messages = [CHAT.parse(found.raw(at)) for at in range(len(found.spans))]
+    assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
+    assert all(message.editable and message.parts for message in messages)
+    assert all(part.kind is not Kind.OPAQUE for m in messages for part in m.parts)
