@@ -33,6 +33,7 @@ Json = dict[str, Any]
 _REQUESTS = {100_000: 120, 1_000_000: 60, 5_000_000: 24}
 _TURNS_AT_ONCE = 4
 _WARM_UP = 4
+_TURNS_BEFORE_BACK = 20
 _HEADERS = (("x-api-key", "k"), ("content-type", "application/json"))
 _BYTES_PER_TOKEN = 3.4
 
@@ -75,15 +76,22 @@ class Figure:
 
 
 class Growing:
-    """A conversation of some size that grows by a small turn with each request."""
+    """A conversation of some size that grows by a small turn with each request.
+
+    After some turns it goes back to where it began and goes on differently, so that it keeps its
+    size and its number of messages while each request holds something new.
+    """
 
     def __init__(self, size: int) -> None:
-        self.messages = [_compact(message) for message in _messages_of(size)]
+        self.first = [_compact(message) for message in _messages_of(size)]
+        self.messages = list(self.first)
         self.turns = 0
         self.size = len(self.body())
 
     def grow(self) -> bytes:
         """Another turn, and the request that follows it."""
+        if self.turns % _TURNS_BEFORE_BACK == 0:
+            self.messages = list(self.first)
         self.turns += 1
         id_ = f"toolu_more_{self.turns:06}"
         call = {"type": "tool_use", "id": id_, "name": "note", "input": {"text": f"{self.turns}"}}

@@ -74,15 +74,26 @@ COMMENTS = [
         "82 % warning · 196.2k → 48.1k · 1 result stubbed, 1 message folded · step 2",
     ),
     (
-        outcome(Action.REAPPLIED, level=Level.SAFE, freed=0, steps=3),
+        outcome(Action.REAPPLIED, level=Level.SAFE, freed=0, steps=3, reason=""),
         "41 % safe · 96.2k → 48.1k · step 3 re-applied",
     ),
     (
-        outcome(Action.UNDER_THRESHOLD, level=Level.SAFE, sent=40_120, forwarded=40_120, freed=0),
+        outcome(
+            Action.UNDER_THRESHOLD,
+            level=Level.SAFE,
+            sent=40_120,
+            forwarded=40_120,
+            freed=0,
+            reason="",
+        ),
         "34 % safe · 40.1k",
     ),
     (
-        outcome(Action.UNDER_THRESHOLD, level=Level.SAFE, sent=0, forwarded=0, freed=0),
+        outcome(Action.UNDER_THRESHOLD, forwarded=96_214, freed=0, reason="count_tokens"),
+        "82 % warning · 96.2k · count_tokens",
+    ),
+    (
+        outcome(Action.UNDER_THRESHOLD, level=Level.SAFE, sent=0, forwarded=0, freed=0, reason=""),
         "safe by size alone",
     ),
     (
