@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mitmcontext.condense.assess import Thresholds, calls_for_step, is_worthwhile, level_of
+from mitmcontext.condense.assess import (
+    SURE_TO_FIT,
+    Thresholds,
+    calls_for_step,
+    is_worthwhile,
+    level_of,
+    may_not_fit,
+)
 from mitmcontext.condense.conversation import Conversation, Room, said
 from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
@@ -170,10 +177,9 @@ def plan_step(
 def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
     """The room in uncorrected tokens, which are what a strategy counts in."""
     whole = assessment.room / assessment.factor
+    forced = may_not_fit(assessment.forwarded, assessment.room)
     return Room(
-        whole=int(whole),
-        target=int(whole * thresholds.target),
-        must_fit=assessment.level is Level.OVERFLOW,
+        target=int(whole * thresholds.target), fits=int(whole * SURE_TO_FIT) if forced else None
     )
 
 
@@ -192,7 +198,7 @@ def _finish(
     sent = laid.sent
     made = sent.api.read(rewritten(sent.api, sent.request, edits))
     after = [sent.api.parse(made.raw(at)) for at in range(len(made.spans))]
-    forced = assessment.level is Level.OVERFLOW
+    forced = may_not_fit(assessment.forwarded, assessment.room)
     fault = broken(messages, after, typed=not forced)
     if fault:
         raise Broken(fault)

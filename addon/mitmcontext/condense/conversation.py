@@ -32,13 +32,12 @@ class Conversation:
 class Room:
     """What there is room for, in tokens.
 
-    `whole` is what the model can take, `target` what to come down to; `must_fit` says that the
-    request would be refused as it is, so that typed text too may be clipped.
+    `target` is what to come down to. `fits` is what surely fits where the request as it is may
+    not, so that typed text too may be clipped; None where it does.
     """
 
-    whole: int
     target: int
-    must_fit: bool
+    fits: int | None
 
 
 def said(text: str) -> Message:

@@ -41,8 +41,8 @@ def smart_truncation(conversation: Conversation, room: Room) -> tuple[FrozenEdit
     draft.shorten(room.target)
     draft.fold(room.target)
     draft.say_less(texts.typed_note, room.target)
-    if room.must_fit:
-        draft.say_less(texts.clipped_note, room.whole)
+    if room.fits is not None:
+        draft.say_less(texts.clipped_note, room.fits)
     return draft.edits()
 
 

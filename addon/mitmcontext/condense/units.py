@@ -6,7 +6,7 @@ answers it as text. A unit goes whole or stays whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,31 +70,35 @@ def unpaired(messages: Sequence[Message]) -> frozenset[str]:
 
 
 def kept(messages: Sequence[Message]) -> Kept:
-    """What must stay: see DESIGN's list.
+    """What must stay: what a user and an agent cannot do without.
 
-    System and developer messages, everything up to and with the first typed message, the last
-    typed message, the newest exchange, the last three results, messages that are odd or hold
-    opaque items, and what holds thinking since the last typed turn.
+    System and developer messages, the first user's message and the first typed one (either may be
+    the task), the last typed message, the newest exchange, the last three results, messages that
+    are odd or hold opaque items, and what holds thinking since the last typed turn.
     """
     spans = units(messages)
     typed = last_typed(messages)
-    first = next((at for at, message in enumerate(messages) if has_typed(message)), 0)
-    stay = {at for at in range(len(messages)) if at <= first or at == typed}
-    stay |= {at for at, message in enumerate(messages) if _is_fixed(message, at > typed)}
-    newest = spans[-1] if spans else Span(0, 0)
-    stay |= set(range(*newest))
+    tasks = {_first(messages, _is_users), _first(messages, has_typed)} - {-1}
+    newest = set(range(*spans[-1])) if spans else set()
     results = [
         (at, index)
         for at, message in enumerate(messages)
         for index, part in enumerate(message.parts)
         if part.kind is Kind.RESULT
     ][-KEPT_RESULTS:]
-    stay |= {at for at, _ in results}
-    parts = set(results) | {
-        (at, index) for at in range(*newest) for index in range(len(messages[at].parts))
-    }
-    parts |= {(at, index) for at in range(first + 1) for index in range(len(messages[at].parts))}
-    return Kept(frozenset(stay), frozenset(parts), spans)
+    whole = newest | tasks
+    stay = {at for at, message in enumerate(messages) if _is_fixed(message, at > typed)}
+    stay |= whole | {at for at, _ in results} | {typed}
+    parts = {(at, index) for at in whole for index in range(len(messages[at].parts))}
+    return Kept(frozenset(stay), frozenset(parts | set(results)), spans)
+
+
+def _first(messages: Sequence[Message], is_it: Callable[[Message], bool]) -> int:
+    return next((at for at, message in enumerate(messages) if is_it(message)), -1)
+
+
+def _is_users(message: Message) -> bool:
+    return message.role == "user"
 
 
 def _ticket(part: Part) -> str:

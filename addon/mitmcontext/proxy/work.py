@@ -144,12 +144,11 @@ class Worker:
             async with asyncio.timeout(_STEP_SECONDS):
                 result = await self._run(partial(self._decide, ready))
         except TimeoutError:
-            result = await self._base(ready, Action.FAILED_OPEN, "no step in time")
+            result = await self._base(ready, "no step in time")
         except Broken as fault:
-            _log.warning("mitmcontext: a step failed its check (%s); not taken", fault)
-            result = await self._base(
-                ready, Action.FAILED_OPEN, f"a step failed its check: {fault}"
-            )
+            result = await self._base(ready, f"a step failed its check: {fault}")
+        except Exception as error:  # noqa: BLE001 - what is frozen must be forwarded all the same
+            result = await self._base(ready, type(error).__name__)
         spent = (time.perf_counter() - began) * 1000
         return replace(result, outcome=replace(result.outcome, milliseconds=spent))
 
@@ -337,9 +336,10 @@ class Worker:
         )
         return Result(outcome, ready, None, ready.laid.forwarded, counted=counted)
 
-    async def _base(self, ready: Ready, action: Action, reason: str) -> Result:
+    async def _base(self, ready: Ready, reason: str) -> Result:
         """One rung down: only what is frozen."""
-        outcome = replace(self._outcome(ready), action=action, reason=reason)
+        _log.warning("mitmcontext: no new step: %s", reason)
+        outcome = replace(self._outcome(ready), action=Action.FAILED_OPEN, reason=reason)
         raw = await self._run(partial(self._encoded, ready))
         return Result(outcome, ready, raw, ready.laid.forwarded)
 
