@@ -278,7 +278,7 @@ def _block_shape(where: str, block: Any, types: frozenset[str]) -> Iterator[str]
     kind = block.get("type")
     if kind is None:
         yield f"{where}.type: {REQUIRED}"
-    if kind not in types:
+    if not isinstance(kind, str) or kind not in types:
         expected = ", ".join(f"'{name}'" for name in sorted(types))
         yield (
             f"{where}: Input tag {kind!r} found using 'type' does not match any of the expected"
@@ -351,6 +351,8 @@ def tool_shapes(view: View) -> Iterator[str]:
         for key in ("name", "input_schema"):
             if key not in tool:
                 yield f"tools.{number}.custom.{key}: {REQUIRED}"
+        if not isinstance(tool["name"], str):
+            yield f"tools.{number}.custom.name: Input should be a valid string"
         if tool["name"] in taken:
             yield "tools: Tool names must be unique."
         taken.add(tool["name"])

@@ -188,7 +188,7 @@ def _part(index: int, number: int, part: Any) -> Iterator[Refusal]:
         yield _wrong_type(where, "object", part)
         return
     kind = part.get("type")
-    if kind not in _PARTS:
+    if not isinstance(kind, str) or kind not in _PARTS:
         known = ", ".join(f"'{name}'" for name in list(_PARTS)[:-1])
         yield Refusal(
             f"Invalid value: '{kind}'. Supported values are: {known}, and 'refusal'.",
@@ -259,6 +259,9 @@ def calls_have_results(body: Body) -> Iterator[Refusal]:
             call = message.get("tool_call_id")
             if call is None:
                 yield _missing(f"messages[{index}].tool_call_id")
+            if not isinstance(call, str):
+                yield _wrong_type(f"messages[{index}].tool_call_id", "string", call)
+                return
             if not open_calls and not answered:
                 yield Refusal(
                     "Invalid parameter: messages with role 'tool' must be a response to a"

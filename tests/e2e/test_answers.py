@@ -14,7 +14,7 @@ from loopback.child import Child
 from loopback.client import Connection, Response
 from loopback.provider import HOSTS, Behaviour, Provider, Record
 
-GAP = 0.12
+GAP = 0.08
 REPLY = Reply("word by word", (Call("look", {"at": "it"}),), thinking="let me see", pieces=4)
 HEADERS = (
     ("x-api-key", "k"),
@@ -63,7 +63,7 @@ def test_streams_keep_their_bytes_and_pauses(
     provider.default = REPLY
     provider.behaviour = Behaviour(encoding=coding, gap=GAP)
     connection = connect(start_proxy(), host)
-    slowest = []
+    late = GAP
     # A busy machine is late now and then; what is held back is late every time.
     for _ in range(3):
         response = ask(connection, path, model, stream=True)
@@ -72,8 +72,10 @@ def test_streams_keep_their_bytes_and_pauses(
         assert response.header("content-encoding") == coding
         assert response.body == record.answer
         assert len(record.sent) >= 6
-        slowest.append(median(lags(record, response)))
-    assert min(slowest) < GAP / 2
+        late = min(late, median(lags(record, response)))
+        if late < GAP / 2:
+            return
+    raise AssertionError(f"answers are {late:.2f} s late")
 
 
 @pytest.mark.parametrize("split", [1, 7])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopback.counting import Model, count
@@ -420,6 +420,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=300)
 @given(JSON)
 def test_any_json_gets_an_answer(value: Any) -> None:
     check(value)
