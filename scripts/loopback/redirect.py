@@ -64,8 +64,8 @@ class Redirect:
         part.rename(ready)
         self.watch = asyncio.get_running_loop().create_task(self.end_with_parent())
 
-    def response(self, flow: HTTPFlow) -> None:
-        """Write down what a person would read beside this flow."""
+    def responseheaders(self, flow: HTTPFlow) -> None:
+        """Write down what a person would read beside this flow, before the client gets on."""
         if ctx.options.loopback_comments and flow.comment:
             with Path(ctx.options.loopback_comments).open("a", encoding="utf-8") as comments:
                 comments.write(flow.comment.replace("\n", " ") + "\n")
