@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from mitmcontext.tokens.estimate import Count, fixed_tokens, message_tokens
 from mitmcontext.tokens.families import Family
@@ -24,8 +23,7 @@ Counter = Callable[[str], Count]
 """Encoding name to its count. The first use of one may take most of a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One message: the key it is recognised by, its digest, and its tokens once counted."""
 
     key: bytes
@@ -54,7 +52,18 @@ class Known:
         Raises:
             Unreadable: a message is none of this API's.
         """
-        return [self._recall(api, family, request.raw(at)) for at in range(len(request.spans))]
+        # Some hundred messages a request: this loop is the hot one.
+        body, get, tag = request.body, self._store.get, _tag(api, family)
+        found = []
+        for start, end in request.spans:
+            key = hashlib.sha256(body[start:end]).digest() + tag
+            kept = get(key)
+            if kept is None:
+                kept = api.parse(body[start:end]).digest
+                self._store[key] = kept
+            tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
+            found.append(Fact(key, kept[:_DIGEST], tokens))
+        return found
 
     def count(
         self, api: Api, family: Family, request: Request, facts: list[Fact]
@@ -78,19 +87,28 @@ class Known:
             Unreadable: system prompt or tools are not what they must be.
         """
         pieces = system_texts(request)
-        tools = request.body[slice(*request.tools)] if request.tools else b""
-        named = b"tools\0" + (b"1" if pieces else b"0")
 
         def outside() -> int:
-            listed = tools.decode("utf-8", "replace")
+            listed = _tools(request).decode("utf-8", "replace")
             offered = tool_count(request)
             count = self._counter(family.encoding)
-            return fixed_tokens("", min(1, len(pieces)), listed, offered, family, count)
+            return fixed_tokens("", int(request.system is not None), listed, offered, family, count)
 
-        tokens = self._kept(family, named + tools, outside)
+        tokens = self._kept(family, _named_tools(request), outside)
         for raw, text in pieces:
             tokens += self._kept(family, b"system\0" + raw, partial(self._text, family, text))
         return tokens
+
+    def lacks(self, family: Family, request: Request, facts: list[Fact]) -> int:
+        """How many bytes of a request were never counted."""
+        outside = [(_named_tools(request), _tools(request))]
+        outside += [(b"system\0" + raw, raw) for raw, _ in system_texts(request)]
+        new = sum(len(raw) for key, raw in outside if _outside_key(family, key) not in self._store)
+        return new + sum(
+            end - start
+            for (start, end), fact in zip(request.spans, facts, strict=True)
+            if fact.tokens is None
+        )
 
     def weigh(self, family: Family, message: Message) -> int:
         """The estimated tokens of a message that was never sent as it is."""
@@ -99,15 +117,6 @@ class Known:
     def clear(self) -> None:
         """Forget everything."""
         self._store.clear()
-
-    def _recall(self, api: Api, family: Family, raw: bytes) -> Fact:
-        key = _key(family, raw)
-        kept = self._store.get(key)
-        if kept is None:
-            kept = api.parse(raw).digest
-            self._store[key] = kept
-        rest = kept[_DIGEST:]
-        return Fact(key, kept[:_DIGEST], int.from_bytes(rest, "big") if rest else None)
 
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
         tokens = self.weigh(family, api.parse(raw))
@@ -118,7 +127,7 @@ class Known:
         return math.ceil(family.text * self._counter(family.encoding)(text))
 
     def _kept(self, family: Family, raw: bytes, count: Callable[[], int]) -> int:
-        key = _key(family, raw)
+        key = _outside_key(family, raw)
         kept = self._store.get(key)
         if kept is None:
             kept = count().to_bytes(8, "big")
@@ -126,5 +135,19 @@ class Known:
         return int.from_bytes(kept, "big")
 
 
-def _key(family: Family, raw: bytes) -> bytes:
+def _tag(api: Api, family: Family) -> bytes:
+    """What a message's digest and tokens depend on beside its bytes."""
+    return f"{api.name}/{family.name}/{family.per_image}".encode()
+
+
+def _outside_key(family: Family, raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest() + family.name.encode()
+
+
+def _tools(request: Request) -> bytes:
+    return request.body[slice(*request.tools)] if request.tools else b""
+
+
+def _named_tools(request: Request) -> bytes:
+    """The tools, and whether a system prompt stands beside them, which costs a little, too."""
+    return (b"tools 1\0" if request.system else b"tools 0\0") + _tools(request)

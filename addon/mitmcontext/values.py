@@ -136,6 +136,7 @@ class Request:
     max_output: int | None = None
     stream: bool = False
     attested: bool = False
+    edited_by_server: bool = False
 
     def raw(self, index: int) -> bytes:
         """The bytes of one message."""

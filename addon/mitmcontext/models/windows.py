@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from mitmcontext.models.names import longest_match, plain
@@ -44,7 +44,8 @@ class Window:
         return max(min(self.input, self.total - reserved), self.input // 4)
 
 
-def window_of(model: str, overrides: Sequence[tuple[str, int]] = ()) -> Window:
+@lru_cache(maxsize=1_000)
+def window_of(model: str, overrides: tuple[tuple[str, int], ...] = ()) -> Window:
     """The window of a model, as the request names it.
 
     `overrides` are pairs of a glob and an input window; they win over the table. The longest

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from tiktoken import Encoding
 
 from mitmcontext import pipeline
+from mitmcontext.condense.assess import calls_for_step
 from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.models.windows import Window, window_of
@@ -38,6 +39,8 @@ from mitmcontext.wire.api import Api
 
 # Reading a body of this size takes well below a millisecond; a hop to a thread a tenth of one.
 _INLINE: Final = 64 << 10
+# Counting this much takes a millisecond or two.
+_COUNT_INLINE: Final = 4 << 10
 # Counting a megabyte that was never seen takes up to a quarter of a second on a slow machine.
 _STEP_SECONDS: Final = 2.0
 # Far beyond what reading needs: only for a machine that stands still.
@@ -138,8 +141,12 @@ class Worker:
     async def decide(self, ready: Ready) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
         began = time.perf_counter()
-        if pipeline.is_surely_safe(ready.laid, self._window(ready), ready.settings.thresholds):
-            return self._untouched(ready, "", counted=False)
+        if self._is_cheap(ready):
+            assessment = self._assess(ready)
+            if not calls_for_step(assessment.level):
+                return self._timed(self._shown(ready, assessment), began)
+        elif pipeline.is_surely_safe(ready.laid, self._window(ready), ready.settings.thresholds):
+            return self._uncounted(ready)
         try:
             async with asyncio.timeout(_STEP_SECONDS):
                 result = await self._run(partial(self._decide, ready))
@@ -149,8 +156,7 @@ class Worker:
             result = await self._base(ready, f"a step failed its check: {fault}")
         except Exception as error:  # noqa: BLE001 - what is frozen must be forwarded all the same
             result = await self._base(ready, type(error).__name__)
-        spent = (time.perf_counter() - began) * 1000
-        return replace(result, outcome=replace(result.outcome, milliseconds=spent))
+        return self._timed(result, began)
 
     async def count_later(self, result: Result) -> Result:
         """Count a request that was forwarded uncounted."""
@@ -197,6 +203,21 @@ class Worker:
         if encoding not in self._encodings:
             self._encodings[encoding] = vocabulary.load(encoding)
         return partial(vocabulary.count, self._encodings[encoding])
+
+    def _is_cheap(self, ready: Ready) -> bool:
+        """Whether what was never counted is so little that a hop to a thread would cost more."""
+        sent, forwarded = ready.laid.sent, ready.laid.forwarded
+        if "content-encoding" in ready.job.headers or sent.family.encoding not in self._encodings:
+            return False
+        new = self.known.lacks(sent.family, sent.request, sent.facts)
+        if forwarded is not sent:
+            new += self.known.lacks(sent.family, forwarded.request, forwarded.facts)
+        return new <= _COUNT_INLINE
+
+    @staticmethod
+    def _timed(result: Result, began: float) -> Result:
+        spent = (time.perf_counter() - began) * 1000
+        return replace(result, outcome=replace(result.outcome, milliseconds=spent))
 
     def _look(self, job: Job, settings: Settings) -> Ready:
         coding = job.headers.get("content-encoding")
@@ -326,15 +347,10 @@ class Worker:
         kept = self._changes.get(ready.laid.sent.links[found.at]) if found else None
         return tuple(replace(change, new=False) for change in kept or ())
 
-    def _untouched(self, ready: Ready, reason: str, *, counted: bool) -> Result:
-        outcome = self._outcome(ready)
-        window = self._window(ready)
-        outcome = replace(
-            outcome,
-            reason=reason or outcome.reason,
-            room=window.room(ready.request.max_output),
-        )
-        return Result(outcome, ready, None, ready.laid.forwarded, counted=counted)
+    def _uncounted(self, ready: Ready) -> Result:
+        room = self._window(ready).room(ready.request.max_output)
+        outcome = replace(self._outcome(ready), room=room)
+        return Result(outcome, ready, None, ready.laid.forwarded, counted=False)
 
     async def _base(self, ready: Ready, reason: str) -> Result:
         """One rung down: only what is frozen."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, MutableMapping
+from typing import TypeVar, overload
 
 from cachetools import Cache, LRUCache, TTLCache
+
+_T = TypeVar("_T")
 
 # What an entry costs beside its key and value: two bytes objects, and the cache's own links.
 _OVERHEAD = 300
@@ -27,7 +30,7 @@ def expiring(size: int, seconds: float) -> Cache[bytes, bytes]:
 
 
 class MemoryStore(MutableMapping[bytes, bytes]):
-    """A cachetools cache made safe for threads; it counts its hits and misses.
+    """A cachetools cache made safe for threads.
 
     The cache itself is handed in, so that it can outlive this object over a live reload. What is
     larger than the cache is not kept, which is no error.
@@ -36,8 +39,6 @@ class MemoryStore(MutableMapping[bytes, bytes]):
     def __init__(self, cache: Cache[bytes, bytes]) -> None:
         self._cache = cache
         self._lock = threading.Lock()
-        self.hits = 0
-        self.misses = 0
 
     @property
     def size(self) -> int:
@@ -46,13 +47,18 @@ class MemoryStore(MutableMapping[bytes, bytes]):
 
     def __getitem__(self, key: bytes) -> bytes:
         with self._lock:
-            try:
-                value = self._cache[key]
-            except KeyError:
-                self.misses += 1
-                raise
-            self.hits += 1
-            return value
+            return self._cache[key]
+
+    @overload
+    def get(self, key: bytes, default: None = None, /) -> bytes | None: ...
+
+    @overload
+    def get(self, key: bytes, default: _T, /) -> bytes | _T: ...
+
+    def get(self, key: bytes, default: _T | None = None, /) -> bytes | _T | None:
+        """As a mapping's, without an exception for what is missing: this is on the hot path."""
+        with self._lock:
+            return self._cache.get(key, default)
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         with self._lock:

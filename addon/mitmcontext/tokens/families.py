@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -37,6 +37,7 @@ class Family:
     per_image: float
 
 
+@lru_cache(maxsize=1_000)
 def family_of(model: str) -> Family:
     """The family of a model, as the request names it; unknown models have one of their own."""
     families, images = _tables()

@@ -48,7 +48,10 @@ def read(body: bytes) -> Request:
     Raises:
         Unreadable: not a Messages request, or one that readers could take in two ways.
     """
-    text = spans.readable(body)
+    return spans.tolerant(body, _read)
+
+
+def _read(text: bytes, body: bytes) -> Request:
     fields = spans.unique(text, outer(text), _DECIDING)
     if "messages" not in fields or "model" not in fields:
         raise Unreadable("no messages or no model")
@@ -56,6 +59,7 @@ def read(body: bytes) -> Request:
     if not found or not all(is_object(text, span) for span in found):
         raise Unreadable("messages are not objects")
     system = fields.get("system")
+    managed = text[slice(*fields.get("context_management", Span(0, 0)))]
     head = text[system.start : system.start + 2_000] if system else b""
     return Request(
         body=body,
@@ -67,6 +71,7 @@ def read(body: bytes) -> Request:
         max_output=number_of(text, fields.get("max_tokens")),
         stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
         attested=_ATTESTATION.search(head) is not None,
+        edited_by_server=_SERVER_EDITS.search(managed) is not None,
     )
 
 
@@ -76,7 +81,10 @@ def parse(raw: bytes) -> Message:
     Raises:
         Unreadable: not a message of this API.
     """
-    text = spans.readable(raw)
+    return spans.tolerant(raw, _parse)
+
+
+def _parse(text: bytes, raw: bytes) -> Message:
     fields = spans.unique(text, outer(text))
     if "role" not in fields or "content" not in fields:
         raise Unreadable("a message without role or content")
@@ -112,8 +120,7 @@ def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[S
         return Standing.NO_TURN, "the client's own compaction"
     if named != "main":
         return Standing.ALONE, "the client's own side request"
-    managed = request.body.rfind(b'"context_management"')
-    if managed >= 0 and _SERVER_EDITS.search(request.body, managed):
+    if request.edited_by_server:
         return Standing.NO_TURN, "the provider edits this history itself"
     return Standing.TURN, ""
 

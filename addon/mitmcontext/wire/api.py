@@ -154,15 +154,18 @@ def system_texts(request: Request) -> list[tuple[bytes, str]]:
     """
     if request.system is None or is_null(request.body, request.system):
         return []
-    text = spans.readable(request.body[slice(*request.system)])
+    return spans.tolerant(request.body[slice(*request.system)], _system_texts)
+
+
+def _system_texts(text: bytes, raw: bytes) -> list[tuple[bytes, str]]:
     whole = Span(0, len(text))
     if is_string(text, whole):
-        return [(text, text_of(text, whole))]
+        return [(raw, text_of(text, whole))]
     found = []
     for span in spans.elements(text, whole):
         fields = spans.unique(text, span)
         said = text_of(text, fields["text"]) if "text" in fields else text[slice(*span)].decode()
-        found.append((text[slice(*fields.get("text", span))], said))
+        found.append((raw[slice(*fields.get("text", span))], said))
     return found
 
 
@@ -174,5 +177,5 @@ def tool_count(request: Request) -> int:
     """
     if request.tools is None or is_null(request.body, request.tools):
         return 0
-    text = spans.readable(request.body[slice(*request.tools)])
-    return len(spans.elements(text, Span(0, len(text))))
+    tools = request.body[slice(*request.tools)]
+    return spans.tolerant(tools, lambda text, _: len(spans.elements(text, Span(0, len(text)))))

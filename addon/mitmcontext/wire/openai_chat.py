@@ -54,7 +54,10 @@ def read(body: bytes) -> Request:
     Raises:
         Unreadable: not a chat request, or one that readers could take in two ways.
     """
-    text = spans.readable(body)
+    return spans.tolerant(body, _read)
+
+
+def _read(text: bytes, body: bytes) -> Request:
     fields = spans.unique(text, outer(text), _DECIDING)
     if "messages" not in fields:
         raise Unreadable("no messages")
@@ -79,7 +82,10 @@ def parse(raw: bytes) -> Message:
     Raises:
         Unreadable: not a message of this API.
     """
-    text = spans.readable(raw)
+    return spans.tolerant(raw, _parse)
+
+
+def _parse(text: bytes, raw: bytes) -> Message:
     fields = spans.unique(text, outer(text))
     if "role" not in fields:
         raise Unreadable("a message without role")
