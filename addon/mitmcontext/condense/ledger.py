@@ -14,6 +14,7 @@ first one wins and both use it.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import MutableMapping, Sequence
 from typing import Final
 
@@ -78,6 +79,7 @@ class Ledger:
 
     def __init__(self, store: MutableMapping[bytes, bytes]) -> None:
         self._store = store
+        self._freezing = threading.Lock()
 
     def find(self, links: Sequence[bytes]) -> Found | None:
         """The newest entry at the deepest link that has one."""
@@ -97,15 +99,15 @@ class Ledger:
             entry: what to keep; it belongs to the last message that it edits.
             base: what the step was planned on.
         """
-        now = self.find(links)
-        if now != base and now is not None:
-            return now
-        at = max(edit.message for edit in entry.edits)
-        place = 0
-        if base is not None and base.at >= at:
-            at, place = base.at, self._place(links[base.at])
-        kept = self._store.setdefault(_key(links[at], place), _ENCODER.encode(entry))
-        return Found(at, _DECODER.decode(kept))
+        # Two steps may belong to different links, so inserting if absent is not enough.
+        with self._freezing:
+            now = self.find(links)
+            if now != base and now is not None:
+                return now
+            at = home(entry, base)
+            place = self._place(links[at]) if base is not None and base.at == at else 0
+            kept = self._store.setdefault(_key(links[at], place), _ENCODER.encode(entry))
+            return Found(at, _DECODER.decode(kept))
 
     def retract(self, links: Sequence[bytes], found: Found) -> None:
         """Take an entry back, so that the one before it holds again."""
@@ -130,6 +132,14 @@ class Ledger:
         while _key(link, place) in self._store:
             place += 1
         return place
+
+
+def home(entry: Entry, base: Found | None) -> int:
+    """The index of the message whose link an entry belongs to: the last one that it edits.
+
+    A step that edits nothing deeper than the one before shares that one's link.
+    """
+    return max(base.at if base else 0, *(edit.message for edit in entry.edits))
 
 
 def _key(link: bytes, place: int) -> bytes:

@@ -34,12 +34,11 @@ _NAME_LENGTH: Final = range(5, 81)
 def stub(part: Part) -> str:
     """What takes the place of an old tool result: its head and tail, and an index of the rest."""
     text = part.text
-    whole = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     head, middle, tail = _cut(text)
     lines = text.count("\n") + 1
     opening = (
         f"{OPENING} an older tool result was shortened to save context; it had {len(text):,} "
-        f"characters in {lines:,} lines (sha256 {whole}). Run the call again to see all of it.]"
+        f"characters in {lines:,} lines (sha256 {_sha(text)}). Run the call again to see it all.]"
     )
     pieces = [
         opening,
@@ -51,6 +50,14 @@ def stub(part: Part) -> str:
     if index:
         pieces.append(f"[names in what was left out: {index}]")
     return "\n".join(piece for piece in pieces if piece)
+
+
+def brief_stub(part: Part) -> str:
+    """The strongest form of a stub: that something stood there, and how to get it back."""
+    return (
+        f"{OPENING} an older tool result of {len(part.text):,} characters was removed to save "
+        f"context (sha256 {_sha(part.text)}). Run the call again to see it.]"
+    )
 
 
 def is_ours(text: str) -> bool:
@@ -125,6 +132,10 @@ def _clip(text: str, size: int) -> str:
     if len(line) <= size:
         return line
     return f"{line[: size * 2 // 3]} [...] {line[-size // 3 :]}"
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _cut(text: str) -> tuple[str, str, str]:

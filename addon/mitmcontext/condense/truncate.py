@@ -2,8 +2,9 @@
 
 Not a cut at the front. In this order, each only until the target is met: old tool results become
 stubs, the oldest units fold into a note that keeps what people typed, what the note says of the
-oldest units is dropped, and, where the request could not be sent at all otherwise, long typed
-texts in the note are clipped.
+oldest units is dropped, what may not fold (an agent's calls since the last typed turn that hold
+thinking) keeps a line of each result, and, where the request could not be sent at all otherwise,
+long typed texts in the note are clipped.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from mitmcontext.condense.conversation import (
 )
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.condense.units import Kept, kept
-from mitmcontext.values import Kind, Message, Span
+from mitmcontext.values import Kind, Message, Part, Span
 
-# Shorter results are not worth a stub, which alone has some 600 characters.
+# Shorter results are not worth a stub, which alone has up to 1,400 characters.
 _WORTH_A_STUB: Final = 1_500
+# Twice what a brief stub has.
+_WORTH_A_BRIEF_STUB: Final = 320
 _SHORTENED: Final = (Kind.RESULT, Kind.ENVIRONMENT)
 
 Note = Callable[[Sequence[Message]], str]
@@ -38,9 +41,10 @@ def smart_truncation(conversation: Conversation, room: Room) -> tuple[FrozenEdit
     Edits that hold already stay, unless what they shorten is folded now.
     """
     draft = _Draft(conversation, kept(conversation.messages))
-    draft.shorten(room.target)
+    draft.shorten(room.target, texts.stub, _WORTH_A_STUB)
     draft.fold(room.target)
     draft.say_less(texts.typed_note, room.target)
+    draft.shorten(room.target, texts.brief_stub, _WORTH_A_BRIEF_STUB)
     if room.fits is not None:
         draft.say_less(texts.clipped_note, room.fits)
     return draft.edits()
@@ -71,30 +75,29 @@ class _Draft:
         openings = self._opening_weight * len(self._runs())
         return self._conversation.fixed + standing + notes + openings
 
-    def shorten(self, target: int) -> None:
-        """Old results become stubs, the oldest first."""
+    def shorten(self, target: int, stub: Callable[[Part], str], least: int) -> None:
+        """Old results of `least` characters and more become stubs, the oldest first."""
         total = self.total
         for at, message in enumerate(self._messages):
             for index, part in enumerate(message.parts):
                 if total <= target:
                     return
+                standing = self._stubs.get(at, {}).get(index, part.text)
                 if (
                     message.editable
                     and at not in self._folded
                     and part.kind in _SHORTENED
                     and part.value is not None
-                    and len(part.text) >= _WORTH_A_STUB
+                    and len(standing) >= least
                     and (at, index) not in self._stay.parts
-                    and index not in self._stubs.get(at, {})
                     and not texts.is_ours(part.text)
                 ):
-                    total -= self._shorten(at, index)
+                    total -= self._shorten(at, index, stub(part))
 
-    def _shorten(self, at: int, index: int) -> int:
+    def _shorten(self, at: int, index: int, text: str) -> int:
         """Put a stub in and return the tokens that it frees."""
-        message = self._messages[at]
-        changed = {**self._stubs.get(at, {}), index: texts.stub(message.parts[index])}
-        weight = self._conversation.weigh(with_texts(message, changed))
+        changed = {**self._stubs.get(at, {}), index: text}
+        weight = self._conversation.weigh(with_texts(self._messages[at], changed))
         freed = self._weights[at] - weight
         if freed <= 0:
             return 0
@@ -178,17 +181,24 @@ class _Draft:
         """
         back: set[int] = set()
         for run in self._runs():
-            if self._is_plain(run.start) and run.start and self._is_user(run.start - 1):
+            if self._is_plain(run.start) and self._is_users_turn(run.start, -1):
                 back.add(run.start)
-            if self._is_user(run.end) and self._is_plain(run.end - 1):
+            if self._is_plain(run.end - 1) and self._is_users_turn(run.end - 1, 1):
                 back.add(run.end - 1)
         self._folded -= back
         for unit in self._folded_units():
             if not back.isdisjoint(range(*unit)):
                 self._write(unit, texts.note)
 
-    def _is_user(self, at: int) -> bool:
-        return at < len(self._messages) and self._messages[at].role == "user"
+    def _is_users_turn(self, at: int, step: int) -> bool:
+        """Whether a user speaks next, from a message on or back; system messages are no turns."""
+        at += step
+        while 0 <= at < len(self._messages):
+            role = self._messages[at].role
+            if role not in ("system", "developer"):
+                return role == "user"
+            at += step
+        return False
 
     def _is_plain(self, at: int) -> bool:
         message = self._messages[at]

@@ -127,7 +127,7 @@ class ContextAddon:
             return
         reason = self._why_not(flow)
         if reason or request.raw_content is None:
-            self._show(flow, _alone(api, reason or "streamed by mitmproxy"))
+            self._show(flow, _alone(api, reason or "too large, or streamed by mitmproxy"))
             return
         worker = self._at_work()
         try:
@@ -141,19 +141,21 @@ class ContextAddon:
             self._show(flow, _alone(api, ready.why, ready))
             return
         result = await worker.decide(ready)
-        self._conclude(flow, result)
+        self._pending[flow.id] = result
         if result.raw is not None:
             _commit(request, result.raw)
+        self._conclude(flow, result)
 
     def _conclude(self, flow: http.HTTPFlow, result: Result) -> None:
-        """Keep what the answer will be compared with, and show what was done."""
+        """Show what was done. The request is as it will be forwarded."""
         if self._at_work().breaks_prefix(result):
             self._figures.broke_prefix()
             _log.warning("mitmcontext: a forwarded prefix changed without a step")
-        self._pending[flow.id] = result
         self._show(flow, result.outcome)
         if not result.counted:
             self._later(self._count(flow, result))
+        elif result.outcome.steps and not result.outcome.changes:
+            self._later(self._explain(flow, result))
 
     async def _count(self, flow: http.HTTPFlow, result: Result) -> None:
         """Count, after forwarding, what needed no count before."""
@@ -169,6 +171,16 @@ class ContextAddon:
             self._pending[flow.id] = counted
         self._figures.recount(counted.outcome)
         self._mark(flow, counted.outcome)
+        ctx.master.addons.trigger(UpdateHook([flow]))
+
+    async def _explain(self, flow: http.HTTPFlow, result: Result) -> None:
+        """Tell, after forwarding, what steps did that were taken before the last start."""
+        try:
+            explained = await self._at_work().explain(result)
+        except (Unreadable, RuntimeError) as error:
+            self._figures.failed(type(error).__name__)
+            return
+        self._mark(flow, explained.outcome)
         ctx.master.addons.trigger(UpdateHook([flow]))
 
     def _job(self, flow: http.HTTPFlow, api: Api, path: str, raw: bytes) -> Job:
@@ -203,6 +215,9 @@ class ContextAddon:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Let what is too large to look at pass through without being held in memory."""
         try:
+            path = flow.request.path.partition("?")[0]
+            if api_for(flow.request.method, path) is None:
+                return
             size = flow.request.headers.get("content-length", "")
             if size.isdecimal() and int(size) > self._settings.context_max_body:
                 flow.request.stream = True

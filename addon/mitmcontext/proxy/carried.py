@@ -31,7 +31,6 @@ class Carried(TypedDict):
     ledger: Cache[bytes, bytes]
     observed: Cache[bytes, bytes]
     prefixes: LRUCache[bytes, tuple[bytes, int]]
-    changes: LRUCache[bytes, Any]
     finished: dict[str, None]
     refused: LRUCache[bytes, bool]
     key: bytes
@@ -47,7 +46,6 @@ def carried(master: object) -> Carried:
             ledger=expiring(_LEDGER_SIZE, _LEDGER_SECONDS),
             observed=expiring(_LEDGER_SIZE // 4, _LEDGER_SECONDS),
             prefixes=LRUCache(_HISTORIES),
-            changes=LRUCache(200),
             finished={},
             refused=LRUCache(1_000),
             key=secrets.token_bytes(32),

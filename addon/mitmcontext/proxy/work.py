@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
+from cachetools import LRUCache
 from tiktoken import Encoding
 
 from mitmcontext import pipeline
 from mitmcontext.condense.assess import calls_for_step
-from mitmcontext.condense.ledger import Ledger
+from mitmcontext.condense.ledger import Found, Ledger, home
 from mitmcontext.known import Known
 from mitmcontext.models.windows import Window, window_of
 from mitmcontext.pipeline import Assessment, Laid, Step
@@ -46,9 +48,24 @@ _STEP_SECONDS: Final = 2.0
 # Far beyond what reading needs: only for a machine that stands still.
 _READ_SECONDS: Final = 20.0
 _THREADS: Final = 2
+_CHANGES_SIZE: Final = 16 << 20
 
 _T = TypeVar("_T")
 _log: Final = logging.getLogger(__name__)
+
+
+class Claim:
+    """Who has the last word on a step: the thread that freezes it, or the deadline."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+
+    def take(self) -> bool:
+        """Whether the caller came first."""
+        with self._lock:
+            first, self._taken = not self._taken, True
+        return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +126,9 @@ class Worker:
             False: Ledger(MemoryStore(kept["ledger"])),
             True: Ledger(MemoryStore(kept["observed"])),
         }
-        self._changes = kept["changes"]
+        self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
+            _CHANGES_SIZE, getsizeof=_size_of
+        )
         self._prefixes = Prefixes(kept["prefixes"])
         self._refused = kept["refused"]
         self._calibration = Calibration()
@@ -148,8 +167,7 @@ class Worker:
         elif pipeline.is_surely_safe(ready.laid, self._window(ready), ready.settings.thresholds):
             return self._uncounted(ready)
         try:
-            async with asyncio.timeout(_STEP_SECONDS):
-                result = await self._run(partial(self._decide, ready))
+            result = await self._decide_in_time(ready)
         except TimeoutError:
             result = await self._base(ready, "no step in time")
         except Broken as fault:
@@ -158,9 +176,28 @@ class Worker:
             result = await self._base(ready, type(error).__name__)
         return self._timed(result, began)
 
+    async def _decide_in_time(self, ready: Ready) -> Result:
+        """What a thread decides, unless it has frozen nothing when the time is up.
+
+        Raises:
+            TimeoutError: nothing was frozen, and nothing will be.
+        """
+        claim = Claim()
+        decision = asyncio.ensure_future(self._run(partial(self._decide, ready, claim)))
+        done, _ = await asyncio.wait({decision}, timeout=_STEP_SECONDS)
+        if not done and claim.take():
+            decision.cancel()
+            raise TimeoutError
+        return await decision
+
     async def count_later(self, result: Result) -> Result:
         """Count a request that was forwarded uncounted."""
         return await self._run(partial(self._assessed, result.ready))
+
+    async def explain(self, result: Result) -> Result:
+        """The same with the changes told that an earlier start of the proxy made."""
+        changes = await self._run(partial(self._explained, result.ready))
+        return replace(result, outcome=replace(result.outcome, changes=changes))
 
     def breaks_prefix(self, result: Result) -> bool:
         """Take note of what is forwarded; say whether a prefix changed without a step."""
@@ -246,9 +283,10 @@ class Worker:
         return ""
 
     def _window(self, ready: Ready) -> Window:
-        return window_of(ready.request.model, ready.settings.context_windows)
+        named = ready.job.api.model_name(ready.job.headers, ready.request)
+        return window_of(named, ready.settings.context_windows)
 
-    def _decide(self, ready: Ready) -> Result:
+    def _decide(self, ready: Ready, claim: Claim) -> Result:
         """Assess and, where that calls for it, take a step. Runs in a thread."""
         assessment = self._assess(ready)
         result = self._shown(ready, assessment)
@@ -263,17 +301,19 @@ class Worker:
         )
         if isinstance(step, str):
             return _because(result, step) if step else result
-        return self._stepped(ready, assessment, step)
+        return self._stepped(ready, assessment, step, claim)
 
-    def _stepped(self, ready: Ready, assessment: Assessment, step: Step) -> Result:
-        """Freeze a step; where another one was faster, that one holds."""
+    def _stepped(self, ready: Ready, assessment: Assessment, step: Step, claim: Claim) -> Result:
+        """Freeze a step, last of all; where another one was faster, that one holds.
+
+        Raises:
+            TimeoutError: the time was up before.
+        """
         laid = ready.laid
+        links = laid.sent.links
         ledger = self._ledgers[bool(ready.observed)]
-        frozen = ledger.freeze(laid.sent.links, step.entry, laid.found)
-        if frozen.entry != step.entry:
-            return self._assessed(self._look_again(ready))
-        self._changes[laid.sent.links[frozen.at]] = step.changes
-        stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, frozen))
+        planned = Found(home(step.entry, laid.found), step.entry)
+        stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned))
         result = self._shown(stepped, replace(assessment, forwarded=step.entry.after))
         outcome = replace(
             result.outcome,
@@ -282,6 +322,12 @@ class Worker:
             freed=step.entry.before - step.entry.after,
             changes=step.changes,
         )
+        if not claim.take():
+            raise TimeoutError
+        frozen = ledger.freeze(links, step.entry, laid.found)
+        if frozen.entry != step.entry:
+            return self._assessed(self._look_again(ready))
+        self._changes[links[frozen.at]] = step.changes
         return replace(result, outcome=outcome, before=laid)
 
     def _look_again(self, ready: Ready) -> Ready:
@@ -341,6 +387,17 @@ class Worker:
             changes=self._changes_of(ready),
         )
 
+    def _explained(self, ready: Ready) -> tuple[Change, ...]:
+        found, sent = ready.laid.found, ready.laid.sent
+        if found is None:
+            return ()
+        messages = [sent.api.parse(ready.request.raw(at)) for at in range(len(sent.facts))]
+        tokens = self.known.count(sent.api, sent.family, sent.request, sent.facts)
+        held = found.entry.edits
+        changes = pipeline.changes_of(messages, tokens, held, held, self.known, sent.family)
+        self._changes[sent.links[found.at]] = changes
+        return changes
+
     def _changes_of(self, ready: Ready) -> tuple[Change, ...]:
         """The changes of the steps that hold, as they were shown when the newest was taken."""
         found = ready.laid.found
@@ -364,6 +421,11 @@ class Worker:
             return None
         coding = ready.job.headers.get("content-encoding")
         return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
+
+
+def _size_of(changes: tuple[Change, ...]) -> int:
+    """About how many bytes changes take: their excerpts, and the values around them."""
+    return sum(2 * (len(change.before) + len(change.after)) + 400 for change in changes)
 
 
 def _because(result: Result, reason: str) -> Result:

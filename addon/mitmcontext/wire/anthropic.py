@@ -125,6 +125,12 @@ def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[S
     return Standing.TURN, ""
 
 
+def model_name(headers: Mapping[str, str], request: Request) -> str:
+    """The model, marked where the client asks for the window of a million tokens."""
+    long = "context-1m" in headers.get("anthropic-beta", "")
+    return f"{request.model}[1m]" if long else request.model
+
+
 def user_message(text: str) -> bytes:
     """A user's message that holds this text."""
     return b'{"role":"user","content":[{"type":"text","text":' + quoted(text) + b"}]}"
@@ -257,6 +263,7 @@ MESSAGES: Final = Api(
     read=read,
     parse=parse,
     standing=standing,
+    model_name=model_name,
     user_message=user_message,
     replacement=replacement,
     usage_of=usage_of,

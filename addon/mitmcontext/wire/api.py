@@ -26,6 +26,8 @@ class Api:
         parse: the bytes of one message to `Message`; raises `Unreadable`.
         standing: (path, headers in lower case, request) to what the request is to its
             conversation, and why where it is no turn.
+        model_name: (headers in lower case, request) to the model's name as tables of windows have
+            it: some clients ask for a larger window beside the name.
         user_message: the bytes of a user's message that holds this text.
         replacement: (bytes of the value, text) to the bytes that put the text in its place.
         usage_of: one decoded answer, or one event of a streamed one, to what it reports.
@@ -37,6 +39,7 @@ class Api:
     read: Callable[[bytes], Request]
     parse: Callable[[bytes], Message]
     standing: Callable[[str, Mapping[str, str], Request], tuple[Standing, str]]
+    model_name: Callable[[Mapping[str, str], Request], str]
     user_message: Callable[[str], bytes]
     replacement: Callable[[bytes, str], bytes]
     usage_of: Callable[[Mapping[str, Any]], Usage | None]

@@ -118,6 +118,11 @@ def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[S
     return Standing.TURN, ""
 
 
+def model_name(headers: Mapping[str, str], request: Request) -> str:
+    """The model as the body names it."""
+    return request.model
+
+
 def user_message(text: str) -> bytes:
     """A user's message that holds this text."""
     return b'{"role":"user","content":' + quoted(text) + b"}"
@@ -237,6 +242,7 @@ CHAT: Final = Api(
     read=read,
     parse=parse,
     standing=standing,
+    model_name=model_name,
     user_message=user_message,
     replacement=replacement,
     usage_of=usage_of,
