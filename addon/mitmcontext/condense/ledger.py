@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import MutableMapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -107,7 +108,7 @@ class Ledger:
             at = home(entry, base)
             place = self._place(links[at]) if base is not None and base.at == at else 0
             kept = self._store.setdefault(_key(links[at], place), _ENCODER.encode(entry))
-            return Found(at, _DECODER.decode(kept))
+            return Found(at, _decoded(kept))
 
     def retract(self, links: Sequence[bytes], found: Found) -> None:
         """Take an entry back, so that the one before it holds again."""
@@ -121,7 +122,7 @@ class Ledger:
 
     def _get(self, link: bytes, place: int) -> Entry | None:
         kept = self._store.get(_key(link, place))
-        return None if kept is None else _DECODER.decode(kept)
+        return None if kept is None else _decoded(kept)
 
     def _newest(self, link: bytes, entry: Entry) -> Entry:
         later = self._get(link, self._place(link) - 1)
@@ -132,6 +133,12 @@ class Ledger:
         while _key(link, place) in self._store:
             place += 1
         return place
+
+
+@lru_cache(maxsize=64)
+def _decoded(kept: bytes) -> Entry:
+    """The entry; the same object for the same bytes, while they are in use."""
+    return _DECODER.decode(kept)
 
 
 def home(entry: Entry, base: Found | None) -> int:
