@@ -46,17 +46,17 @@ class Known:
         self._recalled, self._counted = self._recalled - taken[0], self._counted - taken[1]
         return taken
 
-    def recall(self, api: Api, family: Family, request: Request) -> list[Fact]:
-        """What is known of each message, digests found where they were not.
+    def recall(self, api: Api, family: Family, request: Request, first: int = 0) -> list[Fact]:
+        """What is known of each message from `first` on, digests found where they were not.
 
         Raises:
             Unreadable: a message is none of this API's.
         """
         # Some hundred messages a request: this loop is the hot one.
-        body, get, tag = request.body, self._store.get, _tag(api, family)
+        body, get, named = request.body, self._store.get, tag(api, family)
         found = []
-        for start, end in request.spans:
-            key = hashlib.sha256(body[start:end]).digest() + tag
+        for start, end in request.spans[first:]:
+            key = hashlib.sha256(body[start:end]).digest() + named
             kept = get(key)
             if kept is None:
                 kept = api.parse(body[start:end]).digest
@@ -135,7 +135,7 @@ class Known:
         return int.from_bytes(kept, "big")
 
 
-def _tag(api: Api, family: Family) -> bytes:
+def tag(api: Api, family: Family) -> bytes:
     """What a message's digest and tokens depend on beside its bytes."""
     return f"{api.name}/{family.name}/{family.per_image}".encode()
 

@@ -7,7 +7,7 @@ what is forwarded when one of them fails is the business of `proxy/`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mitmcontext.condense.assess import (
@@ -23,11 +23,20 @@ from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
 from mitmcontext.condense.truncate import smart_truncation
 from mitmcontext.condense.units import unpaired
-from mitmcontext.known import Fact, Known
+from mitmcontext.known import Fact, Known, tag
 from mitmcontext.models.windows import Window
+from mitmcontext.recollect import (
+    Overlay,
+    Recollections,
+    Stretch,
+    is_due,
+    is_same,
+    placed,
+    stretch_of,
+)
 from mitmcontext.rewrite import rewritten
 from mitmcontext.tokens.families import Family
-from mitmcontext.values import Broken, Change, Level, Message, Request
+from mitmcontext.values import Broken, Change, Level, Message, Request, Span
 from mitmcontext.wire.api import Api
 
 # What a request costs beside its bytes: the provider's own wrapping of tools and messages. The
@@ -41,13 +50,17 @@ _EXCERPT: Final = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A request as read, with what is known of each message and the links of the conversation."""
+    """A request as read, with what is known of each message and the links of the conversation.
+
+    `stretch` is what of it was read before.
+    """
 
     api: Api
     family: Family
     request: Request
     facts: list[Fact]
     links: list[bytes]
+    stretch: Stretch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +97,34 @@ class Step:
     changes: tuple[Change, ...]
 
 
-def read(api: Api, family: Family, request: Request, seed: bytes, known: Known) -> Reading:
+def read(
+    api: Api,
+    family: Family,
+    request: Request,
+    seed: bytes,
+    known: Known,
+    stretch: Stretch | None = None,
+) -> Reading:
     """Recognise the messages of a request, and link them to a conversation.
+
+    Args:
+        api: whose request it is.
+        family: of the model.
+        request: as read.
+        seed: what the links begin with: tenant, API and model.
+        known: what is known of messages.
+        stretch: what of this request was read before.
 
     Raises:
         Unreadable: a message is none of this API's.
     """
-    facts = known.recall(api, family, request)
-    return Reading(api, family, request, facts, chain(seed, [fact.digest for fact in facts]))
+    if stretch is None or stretch.tag != tag(api, family) or stretch.seed != seed:
+        facts = known.recall(api, family, request)
+        links = chain(seed, [fact.digest for fact in facts])
+        return Reading(api, family, request, facts, links)
+    new = known.recall(api, family, request, len(stretch.facts))
+    more = chain(stretch.links[-1], [fact.digest for fact in new])
+    return Reading(api, family, request, stretch.facts + new, stretch.links + more, stretch)
 
 
 def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
@@ -103,8 +136,51 @@ def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
     found = ledger.find(sent.links)
     if found is None:
         return Laid(sent, sent, None)
+    stretch = sent.stretch
+    if stretch and stretch.overlay and is_same(stretch.overlay.found, found):
+        return Laid(sent, _joined(sent, stretch, stretch.overlay), found)
     made = sent.api.read(rewritten(sent.api, sent.request, found.entry.edits))
     return Laid(sent, read(sent.api, sent.family, made, seed, known), found)
+
+
+def keep(laid: Laid, seed: bytes, recollections: Recollections) -> None:
+    """Keep what was read, for the next request of the conversation."""
+    sent, forwarded = laid.sent, laid.forwarded
+    if not is_due(sent.stretch, len(sent.facts), laid.found):
+        return
+    overlay = None
+    if laid.found is not None:
+        overlay = laid.found, forwarded.request, forwarded.facts, forwarded.links
+    named = tag(sent.api, sent.family)
+    stretch = stretch_of(sent.request, sent.facts, sent.links, named, seed, overlay)
+    if stretch is not None:
+        recollections.keep(sent.request, stretch, sent.stretch)
+
+
+def _joined(sent: Reading, stretch: Stretch, overlay: Overlay) -> Reading:
+    """A reading of what an entry makes of a request: the stretch made anew, the rest as it is."""
+    request = sent.request
+    start = request.array.start
+    at = start + stretch.size
+    shift = len(overlay.made) - stretch.size
+    count = len(stretch.spans)
+    body = b"".join((request.body[:start], overlay.made, request.body[at:]))
+
+    def moved(span: Span | None) -> Span | None:
+        return span.shifted(shift) if span is not None and span.start >= at else span
+
+    laid = [*placed(overlay.spans, start - overlay.start), *placed(request.spans[count:], shift)]
+    made = replace(
+        request,
+        body=body,
+        array=Span(start, request.array.end + shift),
+        spans=tuple(laid),
+        system=moved(request.system),
+        tools=moved(request.tools),
+    )
+    rest = sent.facts[count:]
+    more = chain(overlay.links[-1], [fact.digest for fact in rest])
+    return Reading(sent.api, sent.family, made, overlay.facts + rest, overlay.links + more)
 
 
 def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds) -> bool:

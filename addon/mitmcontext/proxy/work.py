@@ -30,6 +30,7 @@ from mitmcontext.proxy import bodies
 from mitmcontext.proxy.carried import Carried
 from mitmcontext.proxy.prefixes import Prefixes
 from mitmcontext.proxy.tenant import keyed
+from mitmcontext.recollect import Recollection, Recollections
 from mitmcontext.settings import Settings
 from mitmcontext.stores.memory import MemoryStore
 from mitmcontext.tokens import vocabulary
@@ -48,6 +49,7 @@ _STEP_SECONDS: Final = 2.0
 # Far beyond what reading needs: only for a machine that stands still.
 _READ_SECONDS: Final = 20.0
 _THREADS: Final = 2
+_RECOLLECTIONS_SIZE: Final = 32 << 20
 _CHANGES_SIZE: Final = 16 << 20
 
 _T = TypeVar("_T")
@@ -129,6 +131,7 @@ class Worker:
         self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
             _CHANGES_SIZE, getsizeof=_size_of
         )
+        self._recollections = Recollections(_RECOLLECTIONS_SIZE)
         self._prefixes = Prefixes(kept["prefixes"])
         self._refused = kept["refused"]
         self._calibration = Calibration()
@@ -231,6 +234,7 @@ class Worker:
         for ledger in self._ledgers.values():
             ledger.clear()
         self.known.clear()
+        self._recollections.clear()
         self._changes.clear()
 
     async def _run(self, work: Callable[[], _T]) -> _T:
@@ -259,14 +263,17 @@ class Worker:
     def _look(self, job: Job, settings: Settings) -> Ready:
         coding = job.headers.get("content-encoding")
         body = bodies.decode(job.raw, coding, settings.context_max_body)
-        request = job.api.read(body)
+        recollection = Recollection(self._recollections)
+        request = job.api.read(body, recollection.elements)
         standing, why = job.api.standing(job.path, job.headers, request)
         observed = job.observed or self._attested(request, job, settings)
         seed = keyed(self._key, [job.tenant, job.api.name.encode(), request.model.encode()])
-        sent = pipeline.read(job.api, family_of(request.model), request, seed, self.known)
+        family = family_of(request.model)
+        sent = pipeline.read(job.api, family, request, seed, self.known, recollection.stretch)
         laid = Laid(sent, sent, None)
         if standing is not Standing.ALONE:
             laid = pipeline.lay(sent, self._ledgers[bool(observed)], seed, self.known)
+            pipeline.keep(laid, seed, self._recollections)
         return Ready(job, settings, laid, seed, observed, standing, why)
 
     def _attested(self, request: Request, job: Job, settings: Settings) -> str:

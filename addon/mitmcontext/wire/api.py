@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -15,6 +15,17 @@ from mitmcontext.wire import spans
 MARKER: Final = "cache_control"
 
 
+Elements = Callable[[bytes, Span], list[Span]]
+"""(Text, span of an array) to the spans of its elements."""
+
+
+class Read(Protocol):
+    """How an API's requests are read."""
+
+    def __call__(self, body: bytes, elements: Elements = spans.elements, /) -> Request:
+        """Find the messages of a body, and what decides about them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """One provider's API: everything that differs from vendor to vendor.
@@ -22,7 +33,8 @@ class Api:
     Attributes:
         name: as shown to people.
         recognises: whether a POST to this path (without its query) may be read by this API.
-        read: body to `Request`; raises `Unreadable`.
+        read: (body, how to find the elements of the messages' array) to `Request`; raises
+            `Unreadable`.
         parse: the bytes of one message to `Message`; raises `Unreadable`.
         standing: (path, headers in lower case, request) to what the request is to its
             conversation, and why where it is no turn.
@@ -36,7 +48,7 @@ class Api:
 
     name: str
     recognises: Callable[[str], bool]
-    read: Callable[[bytes], Request]
+    read: Read
     parse: Callable[[bytes], Message]
     standing: Callable[[str, Mapping[str, str], Request], tuple[Standing, str]]
     model_name: Callable[[Mapping[str, str], Request], str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
@@ -11,6 +12,7 @@ from mitmcontext.wire import spans
 from mitmcontext.wire.api import (
     MARKER,
     Api,
+    Elements,
     block_digest,
     is_array,
     is_null,
@@ -48,20 +50,20 @@ def recognises(path: str) -> bool:
     return path.endswith("/chat/completions")
 
 
-def read(body: bytes) -> Request:
+def read(body: bytes, elements: Elements = spans.elements, /) -> Request:
     """Find the messages and what decides about them.
 
     Raises:
         Unreadable: not a chat request, or one that readers could take in two ways.
     """
-    return spans.tolerant(body, _read)
+    return spans.tolerant(body, partial(_read, elements))
 
 
-def _read(text: bytes, body: bytes) -> Request:
+def _read(elements: Elements, text: bytes, body: bytes) -> Request:
     fields = spans.unique(text, outer(text), _DECIDING)
     if "messages" not in fields:
         raise Unreadable("no messages")
-    found = tuple(spans.elements(text, fields["messages"]))
+    found = tuple(elements(text, fields["messages"]))
     if not found or not all(is_object(text, span) for span in found):
         raise Unreadable("messages are not objects")
     asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
