@@ -86,6 +86,12 @@ class Recollections:
         with self._lock:
             return self._kept.get(_head(text, array), ())
 
+    def is_likely(self, body: bytes) -> bool:
+        """Whether a body, not read yet, seems to hold a stretch that is known."""
+        at = body.find(b"[", body.find(b'"messages"'))
+        with self._lock:
+            return body[at : at + _HEAD] in self._kept
+
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:
         """Keep a stretch of a request, instead of the shorter one that it grew from."""
         key = _head(request.body, request.array)
