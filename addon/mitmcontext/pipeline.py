@@ -275,7 +275,8 @@ def _finish(
     made = sent.api.read(rewritten(sent.api, sent.request, edits))
     after = [sent.api.parse(made.raw(at)) for at in range(len(made.spans))]
     forced = may_not_fit(assessment.forwarded, assessment.room)
-    fault = broken(messages, after, typed=not forced)
+    shortened = {(edit.message, edit.part) for edit in held}
+    fault = broken(messages, after, typed=not forced, held=shortened)
     if fault:
         raise Broken(fault)
     forwarded = read(sent.api, sent.family, made, seed, known)

@@ -8,7 +8,7 @@ is broken as it came is never rewritten (`units.unpaired`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -17,6 +17,7 @@ from mitmcontext.values import Kind, Message
 
 Messages = Sequence[Message]
 Invariant = Callable[[Messages, Messages], str]
+Place = tuple[int, int]
 
 
 def calls_keep_their_results(before: Messages, after: Messages) -> str:
@@ -40,13 +41,10 @@ def the_first_message_stays(before: Messages, after: Messages) -> str:
     return "" if after and after[0].digest == before[0].digest else "another first message"
 
 
-def the_newest_stays(before: Messages, after: Messages) -> str:
-    """The last message and the last results are the client's own."""
+def the_last_message_stays(before: Messages, after: Messages) -> str:
+    """The last message is the client's own."""
     same = after and after[-1].digest == before[-1].digest
-    results = _digests(after, Kind.RESULT)[-KEPT_RESULTS:]
-    if same and results == _digests(before, Kind.RESULT)[-KEPT_RESULTS:]:
-        return ""
-    return "the newest exchange was changed"
+    return "" if same else "the last message was changed"
 
 
 def turns_alternate(before: Messages, after: Messages) -> str:
@@ -84,12 +82,29 @@ def typed_text_stays(before: Messages, after: Messages) -> str:
     return ""
 
 
+def last_results_stay(before: Messages, after: Messages, held: Collection[Place]) -> str:
+    """The last results are the client's own, or as they were forwarded before.
+
+    Somebody who goes back in a conversation may end it where results were shortened already.
+    """
+    results = [
+        (at, index, part.digest)
+        for at, message in enumerate(before)
+        for index, part in enumerate(message.parts)
+        if part.kind is Kind.RESULT
+    ][-KEPT_RESULTS:]
+    wanted = [digest for at, index, digest in results if (at, index) not in held]
+    stands = [digest for digest in _digests(after, Kind.RESULT) if digest in wanted]
+    same = stands[len(stands) - len(wanted) :] == wanted
+    return "" if same else "one of the last results was changed"
+
+
 INVARIANTS: Final[tuple[Invariant, ...]] = (
     calls_keep_their_results,
     no_text_is_empty,
     markers_do_not_grow,
     the_first_message_stays,
-    the_newest_stays,
+    the_last_message_stays,
     turns_alternate,
     thinking_stays,
     system_stays,
@@ -97,16 +112,20 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
 """What holds for every rewritten history. Typed text may be clipped where nothing else fits."""
 
 
-def broken(before: Messages, after: Messages, *, typed: bool = True) -> str:
+def broken(
+    before: Messages, after: Messages, *, typed: bool = True, held: Collection[Place] = ()
+) -> str:
     """The first invariant that does not hold, in words, or "".
 
     Args:
         before: the client's messages.
         after: those of the finished body.
         typed: whether typed text has to be there word for word.
+        held: the parts, by message and index, that are frozen in a shorter form.
     """
     rules = (*INVARIANTS, typed_text_stays) if typed else INVARIANTS
-    return next((fault for rule in rules if (fault := rule(before, after))), "")
+    fault = next((fault for rule in rules if (fault := rule(before, after))), "")
+    return fault or last_results_stay(before, after, held)
 
 
 def _empty(messages: Messages) -> int:
