@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Final
 
+from mitmcontext.condense.ledger import WHOLE
 from mitmcontext.condense.units import KEPT_RESULTS, last_typed, unpaired
 from mitmcontext.values import Kind, Message
 
@@ -55,15 +56,6 @@ def turns_alternate(before: Messages, after: Messages) -> str:
     return "turns no longer alternate" if _alternates(before) and not _alternates(after) else ""
 
 
-def thinking_stays(before: Messages, after: Messages) -> str:
-    """Thinking since the last typed turn is whole and in order; no older block is altered."""
-    older, newer = _thinking(before)
-    kept_older, kept_newer = _thinking(after, len(newer))
-    if newer != kept_newer or Counter(kept_older) - Counter(older):
-        return "a thinking block was changed"
-    return ""
-
-
 def system_stays(before: Messages, after: Messages) -> str:
     """System and developer messages and opaque items are all there, in order."""
     kinds = (Kind.SYSTEM, Kind.OPAQUE)
@@ -93,7 +85,7 @@ def last_results_stay(before: Messages, after: Messages, held: Collection[Place]
         for index, part in enumerate(message.parts)
         if part.kind is Kind.RESULT
     ][-KEPT_RESULTS:]
-    wanted = [digest for at, index, digest in results if (at, index) not in held]
+    wanted = [d for at, index, d in results if not {(at, index), (at, WHOLE)} & set(held)]
     stands = [digest for digest in _digests(after, Kind.RESULT) if digest in wanted]
     same = stands[len(stands) - len(wanted) :] == wanted
     return "" if same else "one of the last results was changed"
@@ -106,10 +98,22 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     the_first_message_stays,
     the_last_message_stays,
     turns_alternate,
-    thinking_stays,
     system_stays,
 )
 """What holds for every rewritten history. Typed text may be clipped where nothing else fits."""
+
+
+def thinking_stays(before: Messages, after: Messages, held: Collection[Place]) -> str:
+    """Thinking since the last typed turn is whole and in order; no older block is altered.
+
+    What was folded away before stays away, also for somebody who goes back to that turn.
+    """
+    typed = last_typed(before)
+    current = [m for at, m in enumerate(before) if at > typed and (at, WHOLE) not in held]
+    newer, stands = _digests(current, Kind.THINKING), _digests(after, Kind.THINKING)
+    altered = Counter(stands) - Counter(_digests(before, Kind.THINKING))
+    same = not altered and stands[max(0, len(stands) - len(newer)) :] == newer
+    return "" if same else "a thinking block was changed"
 
 
 def broken(
@@ -121,11 +125,11 @@ def broken(
         before: the client's messages.
         after: those of the finished body.
         typed: whether typed text has to be there word for word.
-        held: the parts, by message and index, that are frozen in a shorter form.
+        held: the parts, by message and index, that are frozen in a shorter form already.
     """
     rules = (*INVARIANTS, typed_text_stays) if typed else INVARIANTS
     fault = next((fault for rule in rules if (fault := rule(before, after))), "")
-    return fault or last_results_stay(before, after, held)
+    return fault or last_results_stay(before, after, held) or thinking_stays(before, after, held)
 
 
 def _empty(messages: Messages) -> int:
@@ -146,11 +150,3 @@ def _alternates(messages: Messages) -> bool:
         return False
     roles = [m.role for m in messages if m.role not in ("system", "developer")]
     return set(roles) <= {"user", "assistant"} and all(a != b for a, b in pairwise(roles))
-
-
-def _thinking(messages: Messages, newer: int | None = None) -> tuple[list[bytes], list[bytes]]:
-    """Thinking digests before and since the last typed turn (or so many from the end)."""
-    if newer is None:
-        newer = len(_digests(messages[last_typed(messages) + 1 :], Kind.THINKING))
-    found = _digests(messages, Kind.THINKING)
-    return found[: len(found) - newer], found[len(found) - newer :]

@@ -83,10 +83,14 @@ class Ledger:
         self._freezing = threading.Lock()
 
     def find(self, links: Sequence[bytes]) -> Found | None:
-        """The newest entry at the deepest link that has one."""
+        """The newest entry at the deepest link that has one, but for the last message's.
+
+        Somebody who goes back to where an entry ends wants an answer to that message, not to a
+        note about it.
+        """
         if not self._store:
             return None
-        for at in range(len(links) - 1, -1, -1):
+        for at in range(len(links) - 2, -1, -1):
             entry = self._get(links[at], 0)
             if entry is not None:
                 return Found(at, self._newest(links[at], entry))
