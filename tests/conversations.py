@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from loopback import rules_anthropic, rules_openai
@@ -24,6 +25,7 @@ from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.models.windows import Window
 from mitmcontext.pipeline import Assessment, Laid, Step
+from mitmcontext.recollect import Recollection, Recollections
 from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.tokens.families import family_of
 from mitmcontext.wire.anthropic import MESSAGES
@@ -31,6 +33,14 @@ from mitmcontext.wire.api import Api
 from mitmcontext.wire.openai_chat import CHAT
 
 Json = dict[str, Any]
+
+laws = settings(
+    max_examples=60,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+"""For laws that run whole conversations: fewer examples, no clock."""
 
 SEED = b"\0" * 32
 BETAS = frozenset({"mid-conversation-system-2026-08-21", "context-management-2025-06-27"})
@@ -390,6 +400,24 @@ def openai_talks(draw: st.DrawFn, turns: int = 6, steps: int = 8) -> Talk:
     return talk
 
 
+def long_talk(turns: int = 12, size: int = 4_000, **others: Any) -> Talk:
+    """One prompt, many calls."""
+    talk = Talk(MESSAGES, "claude-opus-4-5", head={"max_tokens": 1000, "system": "Be brief."})
+    talk.messages.append({"role": "user", "content": "Find the bug."})
+    talk.cuts.append(1)
+    for turn in range(turns):
+        id_ = f"toolu_{turn}"
+        call = {"type": "tool_use", "id": id_, "name": "read", "input": {"path": f"{turn}.py"}}
+        result = {"type": "tool_result", "tool_use_id": id_, "content": words(turn, size)}
+        blocks = [thinking(turn), call] if others.get("thinks") else [call]
+        talk.messages += [
+            {"role": "assistant", "content": blocks},
+            {"role": "user", "content": [result]},
+        ]
+        talk.cuts.append(len(talk.messages))
+    return talk
+
+
 talks = anthropic_talks() | openai_talks()
 markers = st.lists(st.integers(0, 1 << 12), max_size=4)
 
@@ -417,16 +445,27 @@ class Sent:
 class Way:
     """Sends requests through the pipeline as a proxy would."""
 
-    def __init__(self, thresholds: Thresholds | None = None) -> None:
+    def __init__(self, thresholds: Thresholds | None = None, *, recollects: bool = False) -> None:
+        self.recollections = Recollections(64 << 20) if recollects else None
         self.ledger = Ledger(MemoryStore(lru(64 << 20)))
         self.known = Known(MemoryStore(lru(64 << 20)), count)
         self.thresholds = thresholds or Thresholds()
+        self.recognised = 0
 
     def lay(self, api: Api, body: bytes) -> Laid:
         """Read a body and lay over it what is frozen."""
-        request = api.read(body)
-        sent = pipeline.read(api, family_of(request.model), request, SEED, self.known)
-        return pipeline.lay(sent, self.ledger, SEED, self.known)
+        if self.recollections is None:
+            request = api.read(body)
+            sent = pipeline.read(api, family_of(request.model), request, SEED, self.known)
+            return pipeline.lay(sent, self.ledger, SEED, self.known)
+        recollection = Recollection(self.recollections)
+        request = api.read(body, recollection.elements)
+        family, stretch = family_of(request.model), recollection.stretch
+        sent = pipeline.read(api, family, request, SEED, self.known, stretch)
+        self.recognised += stretch is not None
+        laid = pipeline.lay(sent, self.ledger, SEED, self.known)
+        pipeline.keep(laid, SEED, self.recollections)
+        return laid
 
     def tokens(self, api: Api, body: bytes) -> int:
         """What a body counts as, once what is frozen is laid over it."""

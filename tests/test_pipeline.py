@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.conversations import (
     SEED,
@@ -16,10 +16,11 @@ from tests.conversations import (
     Talk,
     Way,
     anthropic_talks,
+    laws,
+    long_talk,
     markers,
     memory_of,
     talks,
-    thinking,
     window,
     words,
 )
@@ -41,12 +42,6 @@ from mitmcontext.values import Kind, Level, Message
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api
 
-laws = settings(
-    max_examples=60,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 fullness = st.integers(80, 140)
 
 
@@ -415,24 +410,6 @@ def test_many_threads_freeze_one_step() -> None:
 
 
 # Cases.
-
-
-def long_talk(turns: int = 12, size: int = 4_000, **others: Any) -> Talk:
-    """One prompt, many calls."""
-    talk = Talk(MESSAGES, "claude-opus-4-5", head={"max_tokens": 1000, "system": "Be brief."})
-    talk.messages.append({"role": "user", "content": "Find the bug."})
-    talk.cuts.append(1)
-    for turn in range(turns):
-        id_ = f"toolu_{turn}"
-        call = {"type": "tool_use", "id": id_, "name": "read", "input": {"path": f"{turn}.py"}}
-        result = {"type": "tool_result", "tool_use_id": id_, "content": words(turn, size)}
-        blocks = [thinking(turn), call] if others.get("thinks") else [call]
-        talk.messages += [
-            {"role": "assistant", "content": blocks},
-            {"role": "user", "content": [result]},
-        ]
-        talk.cuts.append(len(talk.messages))
-    return talk
 
 
 @pytest.mark.parametrize("thinks", [False, True])
