@@ -1,0 +1,169 @@
+"""Frozen edits by the links of a conversation: found again, extended, forked, taken back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain, home
+from mitmcontext.stores.memory import MemoryStore, lru
+
+SEED = b"\0" * 32
+
+
+def links(text: str, seed: bytes = SEED) -> list[bytes]:
+    """The links of a conversation with one letter a message."""
+    return chain(seed, [hashlib.sha256(letter.encode()).digest() for letter in text])
+
+
+def entry(*messages: int, step: int = 1) -> Entry:
+    edits = tuple(FrozenEdit(at, 0, b"d" * 32, f"short {at}") for at in messages)
+    return Entry(edits, step, 100, 50, "warning")
+
+
+def ledger() -> Ledger:
+    return Ledger(MemoryStore(lru(1 << 20)))
+
+
+texts = st.text("abc", min_size=1, max_size=8)
+
+
+@given(texts, texts)
+def test_conversations_share_their_links_up_to_where_they_part(one: str, other: str) -> None:
+    shared = 0
+    while shared < min(len(one), len(other)) and one[shared] == other[shared]:
+        shared += 1
+    first, second = links(one), links(other)
+    assert first[:shared] == second[:shared]
+    assert not set(first[shared:]) & set(second[shared:])
+
+
+def test_another_tenant_shares_none() -> None:
+    assert not set(links("abc")) & set(links("abc", b"\1" * 32))
+
+
+def test_a_chain_goes_on_where_it_ended() -> None:
+    whole = links("abcd")
+    rest = [hashlib.sha256(letter.encode()).digest() for letter in "cd"]
+    assert chain(whole[1], rest) == whole[2:]
+
+
+def test_what_is_frozen_is_found_by_whoever_sends_the_same_again() -> None:
+    book = ledger()
+    frozen = book.freeze(links("abcdefgh"), entry(1, 3), None)
+    assert frozen == Found(3, entry(1, 3))
+    assert book.find(links("abcdefgh")) == frozen
+    assert book.find(links("abcdexyz")) == frozen, "a fork behind it"
+    assert book.find(links("abcde")) == frozen, "a rewind to behind it"
+    assert book.find(links("abxdefgh")) is None, "a fork before it"
+    assert book.find(links("abc")) is None, "a rewind to before it"
+    assert book.find(links("abcd")) is None, "whoever goes back to just there wants an answer"
+    assert book.find([]) is None
+
+
+def test_the_deepest_entry_holds() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1), None)
+    second = book.freeze(links("abcdefgh"), entry(1, 5, step=2), first)
+    assert second == Found(5, entry(1, 5, step=2))
+    assert book.find(links("abcdefgh")) == second
+    assert book.find(links("abcdxx")) == first
+
+
+def test_a_later_step_that_edits_nothing_deeper_takes_the_next_place() -> None:
+    book = ledger()
+    found: Found | None = None
+    for step in range(1, 6):
+        found = book.freeze(links("abcdefgh"), entry(1, 3, step=step), found)
+        assert found == Found(3, entry(1, 3, step=step))
+        assert book.find(links("abcdefgh")) == found
+
+
+def test_a_step_with_fewer_edits_stays_where_the_last_one_was() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1, 5), None)
+    second = book.freeze(links("abcdefgh"), entry(1, step=2), first)
+    assert second.at == home(entry(1, step=2), first) == 5
+    assert book.find(links("abcdefgh")) == second
+
+
+@pytest.mark.parametrize("late", [entry(1), entry(1, 3), entry(2, 5)])
+def test_of_two_steps_the_first_one_holds(late: Entry) -> None:
+    book = ledger()
+    won = book.freeze(links("abcdefgh"), entry(1, 3, step=1), None)
+    assert book.freeze(links("abcdefgh"), late, None) == won
+    assert book.find(links("abcdefgh")) == won
+
+
+def test_a_step_planned_on_an_old_entry_gives_way() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1), None)
+    second = book.freeze(links("abcdefgh"), entry(1, 4, step=2), first)
+    late = book.freeze(links("abcdefgh"), entry(1, 5, step=2), first)
+    assert late == second
+
+
+def test_forks_freeze_for_themselves() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1), None)
+    one = book.freeze(links("abcdefgh"), entry(1, 5, step=2), first)
+    other = book.freeze(links("abcdxxxx"), entry(1, 6, step=2), first)
+    assert book.find(links("abcdefgh")) == one
+    assert book.find(links("abcdxxxxx")) == other
+
+
+def test_an_entry_that_was_taken_back_leaves_the_one_before() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1), None)
+    second = book.freeze(links("abcdefgh"), entry(1, 5, step=2), first)
+    third = book.freeze(links("abcdefgh"), entry(1, 5, step=3), second)
+    for newest, before in ((third, second), (second, first), (first, None)):
+        assert book.find(links("abcdefgh")) == newest
+        book.retract(links("abcdefgh"), newest)
+        assert book.find(links("abcdefgh")) == before
+
+
+def test_only_the_newest_entry_is_taken_back() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1, 3), None)
+    second = book.freeze(links("abcdefgh"), entry(1, 3, step=2), first)
+    book.retract(links("abcdefgh"), first)
+    assert book.find(links("abcdefgh")) == second
+
+
+def test_a_new_step_may_follow_one_that_was_taken_back() -> None:
+    book = ledger()
+    first = book.freeze(links("abcdefgh"), entry(1, 3), None)
+    book.retract(links("abcdefgh"), first)
+    again = book.freeze(links("abcdefgh"), entry(1, 2), None)
+    assert book.find(links("abcdefgh")) == again
+
+
+def test_clearing_forgets_everything() -> None:
+    book = ledger()
+    book.freeze(links("abcd"), entry(1), None)
+    book.clear()
+    assert book.find(links("abcd")) is None
+
+
+edits = st.builds(
+    FrozenEdit,
+    st.integers(0, 7),
+    st.sampled_from([WHOLE, 0, 3]),
+    st.binary(min_size=32, max_size=32),
+    st.none() | st.text(max_size=20),
+)
+
+
+@given(st.lists(edits, min_size=1, max_size=6), st.integers(0, 9))
+def test_entries_come_back_as_they_went_in(made: Sequence[FrozenEdit], step: int) -> None:
+    book = ledger()
+    kept = Entry(tuple(made), step, 1 << 40, 7, "overflow")
+    book.freeze(links("abcdefghi"), kept, None)
+    found = book.find(links("abcdefghi"))
+    assert found is not None
+    assert found.entry == kept
