@@ -236,8 +236,9 @@ def test_what_is_frozen_stays_unless_it_folds_or_becomes_shorter(
 @given(talks, targets)
 @laws
 def test_a_met_target_asks_for_nothing_more(talk: Talk, target: int) -> None:
+    """Notes are written anew by each step, in full as far as there is room."""
     frozen = cut(talk, target)
-    if after(conversation(talk), frozen) <= target - 100:
+    if not folds(frozen) and after(conversation(talk), frozen) <= target - 100:
         assert cut(talk, target, frozen=frozen) == frozen
 
 
