@@ -133,7 +133,15 @@ def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
     Raises:
         Broken: an entry does not fit what it was made for.
     """
-    found = ledger.find(sent.links)
+    return lay_found(sent, ledger.find(sent.links), seed, known)
+
+
+def lay_found(sent: Reading, found: Found | None, seed: bytes, known: Known) -> Laid:
+    """The same with an entry that was looked up before.
+
+    Raises:
+        Broken: the entry does not fit what it was made for.
+    """
     if found is None:
         return Laid(sent, sent, None)
     stretch = sent.stretch

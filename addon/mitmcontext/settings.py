@@ -60,6 +60,22 @@ def at_least(low: int) -> Callable[[str], int]:
     return read
 
 
+_DAYS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def duration(text: str) -> float:
+    """A time such as 30d, 12h, 90m or 3600s, to seconds."""
+    match = re.fullmatch(r"(\d{1,9})\s*([smhd])?", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise BadSetting("must be a time above 0, such as 30d, 12h, 90m or 3600s")
+    return float(int(match[1]) * _DAYS[match[2] or "s"])
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value.strip()
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """A reader of one word out of several."""
 
@@ -134,6 +150,15 @@ class Settings:
     )
     context_max_body: int = setting(
         "32MB", size, "Bodies larger than this when decoded pass untouched."
+    )
+    context_cache_dir: str = setting(
+        "",
+        text,
+        "The folder for what survives a restart, and for the key that it is sealed with. Empty: "
+        "the platform's user cache folder. Read at the start.",
+    )
+    context_ledger_ttl: float = setting(
+        "30d", duration, "How long frozen edits are kept after their last use. Read at the start."
     )
     context_keep_flows: int = setting(
         "500",

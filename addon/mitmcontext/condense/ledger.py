@@ -15,14 +15,28 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
+from cachetools import LRUCache
 
 WHOLE: Final = -1
 """The part index of an edit that stands for a whole message."""
+
+PROVISIONAL: Final = 900.0
+"""Seconds that an entry lives until the provider has taken a request with it; answers may take
+ten minutes."""
+
+# How many links are looked up at once: the entry in force is mostly near the end.
+_AT_ONCE: Final = 64
+_ASKED: Final = 50_000
+_LATEST: Final = 16
+# Steps that edit nothing deeper than the one before are rare: so many may share a link, and so
+# many are fetched with it.
+_PLACES: Final = 8
+_PLACES_AT_FIRST: Final = 2
 
 
 class FrozenEdit(msgspec.Struct, frozen=True, array_like=True):
@@ -75,29 +89,93 @@ def chain(seed: bytes, digests: Sequence[bytes]) -> list[bytes]:
     return links
 
 
-class Ledger:
-    """Frozen edits by link, over any mapping of bytes to bytes that can insert if absent."""
+class Held(Protocol):
+    """A value, and for how many seconds more it is kept."""
 
-    def __init__(self, store: MutableMapping[bytes, bytes]) -> None:
-        self._store = store
+    @property
+    def value(self) -> bytes:
+        """What is kept."""
+
+    @property
+    def seconds(self) -> float:
+        """For how long."""
+
+
+class Shelf(Protocol):
+    """The part of a store that a ledger needs; see `stores.base.Store` for what each promises."""
+
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that have one."""
+
+    def look_up(self, keys: Iterable[bytes]) -> Mapping[bytes, Held]:
+        """The same, each with the seconds that it has left."""
+
+    def set(self, key: bytes, value: bytes, seconds: float) -> bool:
+        """Keep a value."""
+
+    def add(self, key: bytes, value: bytes, seconds: float) -> bytes | None:
+        """Insert if absent; what holds now, or None where that could not be decided."""
+
+    def extend(self, key: bytes, seconds: float) -> bool:
+        """Keep an entry for longer."""
+
+    def delete(self, keys: Iterable[bytes]) -> bool:
+        """Remove entries."""
+
+    def clear(self) -> bool:
+        """Remove all entries."""
+
+
+class Ledger:
+    """Frozen edits by link, near in memory and, where there is one, on a far and durable shelf.
+
+    Args:
+        near: quick to ask; asked on every request.
+        far: survives a restart. It decides what is frozen. None: there is only the near one.
+        shared: whether other proxies write to the far shelf, so that it is asked every time.
+        kept: for how many seconds a confirmed entry lives after its last use.
+    """
+
+    def __init__(
+        self, near: Shelf, far: Shelf | None = None, *, shared: bool = False, kept: float = 86_400.0
+    ) -> None:
+        self._near = near
+        self._far = far
+        self._shared = shared
+        self._kept = kept
         self._freezing = threading.Lock()
+        # By link: the key of the entry that held when the far shelf was asked, or b"" for none.
+        self._asked: LRUCache[bytes, bytes] = LRUCache(_ASKED)
+        self._asking = threading.Lock()
 
     def find(self, links: Sequence[bytes]) -> Found | None:
         """The newest entry at the deepest link that has one, but for the last message's.
 
         Somebody who goes back to where an entry ends wants an answer to that message, not to a
-        note about it.
+        note about it. May take some milliseconds where there is a far shelf.
         """
-        if not self._store:
-            return None
-        for at in range(len(links) - 2, -1, -1):
-            entry = self._get(links[at], 0)
-            if entry is not None:
-                return Found(at, self._newest(links[at], entry))
-        return None
+        certain, found = self.near(links)
+        if not certain:
+            self._fetch(links)
+            found = self._scan(links)
+            self._note(links, found)
+        return found
+
+    def near(self, links: Sequence[bytes]) -> tuple[bool, Found | None]:
+        """What is found in memory, and whether that is certain to be all there is."""
+        found = self._scan(links)
+        if self._far is None:
+            return True, found
+        certain = not self._shared and self._was_asked(links) == _key_of(links, found)
+        if certain:
+            self._note(links, found)
+        return certain, found
 
     def freeze(self, links: Sequence[bytes], entry: Entry, base: Found | None) -> Found:
         """Keep an entry, unless another one took its place meanwhile: then that one holds.
+
+        It is provisional until `confirm`: a forger's request is refused by the provider, and what
+        was frozen for it is gone in minutes.
 
         Args:
             links: the conversation's links.
@@ -111,32 +189,92 @@ class Ledger:
                 return now
             at = home(entry, base)
             place = self._place(links[at]) if base is not None and base.at == at else 0
-            kept = self._store.setdefault(_key(links[at], place), _ENCODER.encode(entry))
+            key, value = _key(links[at], place), _ENCODER.encode(entry)
+            kept = self._far.add(key, value, PROVISIONAL) if self._far else None
+            if kept is None:
+                kept = self._near.add(key, value, PROVISIONAL) or value
+            else:
+                self._near.set(key, kept, PROVISIONAL)
             return Found(at, _decoded(kept))
+
+    def confirm(self, links: Sequence[bytes], found: Found) -> None:
+        """The provider took a request with this entry: it lives on, from now on."""
+        key = _key(links[found.at], max(0, self._place(links[found.at]) - 1))
+        self._near.extend(key, self._kept)
+        if self._far:
+            self._far.extend(key, self._kept)
 
     def retract(self, links: Sequence[bytes], found: Found) -> None:
         """Take an entry back, so that the one before it holds again."""
         place = self._place(links[found.at]) - 1
-        if place >= 0 and self._get(links[found.at], place) == found.entry:
-            self._store.pop(_key(links[found.at], place), None)
+        key = _key(links[found.at], place)
+        held = self._near.get_many([key]).get(key)
+        if held is not None and _decoded(held) == found.entry:
+            self._delete([key])
+
+    def forget(self, links: Sequence[bytes]) -> int:
+        """Remove every entry of a conversation; how many there were."""
+        self._fetch(links)
+        keys = [_key(link, place) for link in links for place in range(_PLACES)]
+        held = self._near.get_many(keys)
+        self._delete(list(held))
+        return len(held)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._store.clear()
+        self._near.clear()
+        if self._far:
+            self._far.clear()
+        with self._asking:
+            self._asked.clear()
 
-    def _get(self, link: bytes, place: int) -> Entry | None:
-        kept = self._store.get(_key(link, place))
-        return None if kept is None else _decoded(kept)
+    def _delete(self, keys: list[bytes]) -> None:
+        self._near.delete(keys)
+        if self._far:
+            self._far.delete(keys)
 
-    def _newest(self, link: bytes, entry: Entry) -> Entry:
-        later = self._get(link, self._place(link) - 1)
-        return entry if later is None else later
+    def _scan(self, links: Sequence[bytes]) -> Found | None:
+        for end in range(len(links) - 1, 0, -_AT_ONCE):
+            places = range(end - 1, max(-1, end - 1 - _AT_ONCE), -1)
+            held = self._near.get_many([_key(links[at], 0) for at in places])
+            for at in places:
+                if _key(links[at], 0) in held:
+                    return Found(at, self._newest(links[at], held[_key(links[at], 0)]))
+        return None
+
+    def _fetch(self, links: Sequence[bytes]) -> None:
+        """Bring near what the far shelf has."""
+        if self._far is not None:
+            keys = [_key(link, place) for link in links for place in range(_PLACES_AT_FIRST)]
+            for key, kept in self._far.look_up(keys).items():
+                self._near.set(key, kept.value, kept.seconds)
+
+    def _was_asked(self, links: Sequence[bytes]) -> bytes | None:
+        """What held when the far shelf was asked for one of the latest links; None if it was not.
+
+        Whoever was not here a few messages ago is somebody new: a fork, or another proxy's.
+        """
+        with self._asking:
+            latest = links[: -_LATEST - 1 : -1]
+            return next((self._asked[link] for link in latest if link in self._asked), None)
+
+    def _note(self, links: Sequence[bytes], found: Found | None) -> None:
+        if links:
+            with self._asking:
+                self._asked[links[-1]] = _key_of(links, found)
+
+    def _newest(self, link: bytes, first: bytes) -> Entry:
+        later = self._near.get_many([_key(link, place) for place in range(1, _PLACES)])
+        held = first
+        for place in range(1, _PLACES):
+            if _key(link, place) not in later:
+                break
+            held = later[_key(link, place)]
+        return _decoded(held)
 
     def _place(self, link: bytes) -> int:
-        place = 0
-        while _key(link, place) in self._store:
-            place += 1
-        return place
+        held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
+        return next((p for p in range(_PLACES) if _key(link, p) not in held), _PLACES - 1)
 
 
 @lru_cache(maxsize=64)
@@ -151,6 +289,10 @@ def home(entry: Entry, base: Found | None) -> int:
     A step that edits nothing deeper than the one before shares that one's link.
     """
     return max(base.at if base else 0, *(edit.message for edit in entry.edits))
+
+
+def _key_of(links: Sequence[bytes], found: Found | None) -> bytes:
+    return _key(links[found.at], found.entry.step) if found else b""
 
 
 def _key(link: bytes, place: int) -> bytes:

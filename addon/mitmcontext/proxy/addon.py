@@ -23,11 +23,12 @@ from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
 
 from mitmcontext.proxy import bodies, options, view
-from mitmcontext.proxy.carried import carried
+from mitmcontext.proxy.carried import Carried, carried
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.page import page
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
+from mitmcontext.proxy.shelves import shelves
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, tenant
 from mitmcontext.proxy.work import Job, Ready, Result, Worker
@@ -55,6 +56,7 @@ class ContextAddon:
         self._running = False
         self._figures = Figures(time.monotonic)
         self._worker: Worker | None = None
+        self._kept: Carried | None = None
         self._key = b""
         self._pending: dict[str, Result] = {}
         self._tees: dict[str, Tee] = {}
@@ -67,10 +69,8 @@ class ContextAddon:
     def load(self, loader: Loader) -> None:
         """Declare options and the content view; take over what an earlier load left."""
         options.declare(loader)
-        kept = carried(loader.master)
-        self._key = kept["key"]
+        self._kept = kept = carried(loader.master)
         self._figures = Figures(time.monotonic, kept["figures"])
-        self._worker = Worker(kept)
         self._eviction = Eviction(kept["finished"])
         contentviews.add(view.ContextView())
 
@@ -83,10 +83,24 @@ class ContextAddon:
         """
         try:
             self._settings = load(options.those_set(ctx.options), os.environ)
+            if self._worker is None and self._kept is not None:
+                self._open(self._kept)
         except BadSetting as error:
             if self._running:
                 raise exceptions.OptionsError(str(error)) from None
             _log.error("mitmcontext: %s", error)
+
+    def _open(self, kept: Carried) -> None:
+        """Open what survives a restart; requests may come from now on.
+
+        Raises:
+            BadSetting: a key file or an address that cannot be.
+        """
+        opened = shelves(self._settings, os.environ)
+        self._key = opened.tenants
+        self._worker = Worker(kept, opened, self._settings.context_ledger_ttl)
+        if opened.note:
+            _log.warning("mitmcontext: nothing survives a restart: %s", opened.note)
 
     def running(self) -> None:
         """Say what looks like a slip, keep bodies for mitmweb, and load the vocabulary."""
@@ -261,10 +275,17 @@ class ContextAddon:
         """Send once more what was refused for its shape; clear up after an answer."""
         try:
             await self._refused(flow)
+            self._accepted(flow)
         except Exception as error:  # noqa: BLE001 - as in `request`
             self._figures.failed(type(error).__name__)
         finally:
             self._clear_up(flow)
+
+    def _accepted(self, flow: http.HTTPFlow) -> None:
+        """Where the provider took a request, what is frozen of its conversation lives on."""
+        result = self._pending.get(flow.id)
+        if result is not None and flow.response is not None and flow.response.status_code < 300:
+            self._later(self._at_work().confirm(result))
 
     async def _refused(self, flow: http.HTTPFlow) -> None:
         """Where the provider refused the shape of what we rewrote, go one rung down, once.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 from tiktoken import Encoding
 
 from mitmcontext import pipeline
@@ -29,10 +29,12 @@ from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.carried import Carried
 from mitmcontext.proxy.prefixes import Prefixes
+from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
 from mitmcontext.recollect import Recollection, Recollections
 from mitmcontext.settings import Settings
 from mitmcontext.stores.memory import MemoryStore
+from mitmcontext.stores.memory_store import Memory
 from mitmcontext.tokens import vocabulary
 from mitmcontext.tokens.calibration import Calibration
 from mitmcontext.tokens.estimate import Count
@@ -52,6 +54,8 @@ _STEP_SECONDS: Final = 2.0
 # Far beyond what reading needs: only for a machine that stands still.
 _READ_SECONDS: Final = 20.0
 _THREADS: Final = 2
+# An entry's time to live is renewed at most so often, since that writes it to the disk.
+_CONFIRM_SECONDS: Final = 3_600.0
 _RECOLLECTIONS_SIZE: Final = 32 << 20
 _CHANGES_SIZE: Final = 16 << 20
 
@@ -124,13 +128,12 @@ class Result:
 class Worker:
     """Runs the pipeline for one proxy. Its caches are the carried ones."""
 
-    def __init__(self, kept: Carried) -> None:
+    def __init__(self, kept: Carried, shelves: Shelves, ledger_ttl: float) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext")
         self._encodings: dict[str, Encoding] = {}
-        self._ledgers = {
-            False: Ledger(MemoryStore(kept["ledger"])),
-            True: Ledger(MemoryStore(kept["observed"])),
-        }
+        self._ledger = Ledger(
+            Memory(kept["near"]), shelves.far, shared=shelves.shared, kept=ledger_ttl
+        )
         self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
             _CHANGES_SIZE, getsizeof=_size_of
         )
@@ -138,7 +141,8 @@ class Worker:
         self._prefixes = Prefixes(kept["prefixes"])
         self._refused = kept["refused"]
         self._calibration = Calibration()
-        self._key = kept["key"]
+        self._key = shelves.tenants
+        self._confirmed: TTLCache[bytes, bool] = TTLCache(10_000, _CONFIRM_SECONDS)
         self.known = Known(MemoryStore(kept["messages"]), self._count)
 
     def warm_up(self) -> None:
@@ -157,11 +161,13 @@ class Worker:
             Broken: what is frozen does not fit.
             TimeoutError: the machine stands still.
         """
-        read = partial(self._look, job, settings)
         if "content-encoding" not in job.headers and self._is_quick(job.raw):
-            return read()
-        async with asyncio.timeout(_READ_SECONDS):
-            return await self._run(read)
+            ready = self._read(job, settings)
+            certain, found = self._ledger.near(ready.laid.sent.links)
+            if certain or ready.standing is Standing.ALONE:
+                return self._lay(ready, found)
+            return await self._in_time(partial(self._lay_far, ready))
+        return await self._in_time(lambda: self._lay_far(self._read(job, settings)))
 
     async def decide(self, ready: Ready) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
@@ -196,6 +202,10 @@ class Worker:
             raise TimeoutError
         return await decision
 
+    async def _in_time(self, work: Callable[[], _T]) -> _T:
+        async with asyncio.timeout(_READ_SECONDS):
+            return await self._run(work)
+
     async def count_later(self, result: Result) -> Result:
         """Count a request that was forwarded uncounted."""
         return await self._run(partial(self._assessed, result.ready))
@@ -223,9 +233,19 @@ class Worker:
         """Take back the newest step of a conversation, and take none there any more."""
         laid = result.ready.laid
         if laid.found is not None:
-            self._ledgers[bool(result.ready.observed)].retract(laid.sent.links, laid.found)
+            self._ledger.retract(laid.sent.links, laid.found)
             self._refused[laid.sent.links[laid.found.at]] = True
             self._prefixes.forget(laid.sent.links)
+
+    async def confirm(self, result: Result) -> None:
+        """The provider took this request: what is frozen of its conversation lives on."""
+        laid = result.ready.laid
+        if laid.found is None:
+            return
+        link = laid.sent.links[laid.found.at] + bytes([laid.found.entry.step % 256])
+        if link not in self._confirmed:
+            self._confirmed[link] = True
+            await self._run(partial(self._ledger.confirm, laid.sent.links, laid.found))
 
     def learn(self, result: Result, reported: int) -> None:
         """Correct later estimates by what the provider reported for this request."""
@@ -234,8 +254,7 @@ class Worker:
 
     def clear(self) -> None:
         """Forget every frozen edit and every count."""
-        for ledger in self._ledgers.values():
-            ledger.clear()
+        self._ledger.clear()
         self.known.clear()
         self._recollections.clear()
         self._changes.clear()
@@ -269,21 +288,30 @@ class Worker:
         spent = (time.perf_counter() - began) * 1000
         return replace(result, outcome=replace(result.outcome, milliseconds=spent))
 
-    def _look(self, job: Job, settings: Settings) -> Ready:
+    def _read(self, job: Job, settings: Settings) -> Ready:
+        """Decode and read; nothing is laid over the request yet."""
         coding = job.headers.get("content-encoding")
         body = bodies.decode(job.raw, coding, settings.context_max_body)
         recollection = Recollection(self._recollections)
         request = job.api.read(body, recollection.elements)
         standing, why = job.api.standing(job.path, job.headers, request)
         observed = job.observed or self._attested(request, job, settings)
-        seed = keyed(self._key, [job.tenant, job.api.name.encode(), request.model.encode()])
+        # What is only observed has a ledger of its own, by links of its own.
+        names = [job.api.name, request.model, "observed" if observed else "condensed"]
+        seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
         family = family_of(request.model)
         sent = pipeline.read(job.api, family, request, seed, self.known, recollection.stretch)
-        laid = Laid(sent, sent, None)
-        if standing is not Standing.ALONE:
-            laid = pipeline.lay(sent, self._ledgers[bool(observed)], seed, self.known)
-            pipeline.keep(laid, seed, self._recollections)
-        return Ready(job, settings, laid, seed, observed, standing, why)
+        return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
+
+    def _lay(self, ready: Ready, found: Found | None) -> Ready:
+        if ready.standing is Standing.ALONE:
+            return ready
+        laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self.known)
+        pipeline.keep(laid, ready.seed, self._recollections)
+        return replace(ready, laid=laid)
+
+    def _lay_far(self, ready: Ready) -> Ready:
+        return self._lay(ready, self._ledger.find(ready.laid.sent.links))
 
     def _attested(self, request: Request, job: Job, settings: Settings) -> str:
         """Why a request with the client's attestation over its body is only observed, or ""."""
@@ -327,7 +355,7 @@ class Worker:
         """
         laid = ready.laid
         links = laid.sent.links
-        ledger = self._ledgers[bool(ready.observed)]
+        ledger = self._ledger
         planned = Found(home(step.entry, laid.found), step.entry)
         stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned))
         result = self._shown(stepped, replace(assessment, forwarded=step.entry.after))
@@ -347,8 +375,8 @@ class Worker:
         return replace(result, outcome=outcome, before=laid)
 
     def _look_again(self, ready: Ready) -> Ready:
-        ledger = self._ledgers[bool(ready.observed)]
-        return replace(ready, laid=pipeline.lay(ready.laid.sent, ledger, ready.seed, self.known))
+        laid = pipeline.lay(ready.laid.sent, self._ledger, ready.seed, self.known)
+        return replace(ready, laid=laid)
 
     def _assess(self, ready: Ready) -> Assessment:
         return pipeline.assess(

@@ -1,0 +1,112 @@
+"""Where what is kept lies: memory, the cache folder, and Redis where several proxies share it.
+
+Everything at rest is private text. It is sealed with a key of this installation, or with the one
+in CONTEXT_KEY_FILE where several proxies share a store. A folder that cannot be used costs nothing
+but durability; a key that cannot be read stops the start, since a fresh one would leave everything
+that was kept unreadable.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mitmcontext.settings import BadSetting, Settings
+from mitmcontext.stores.base import Store
+from mitmcontext.stores.keys import (
+    NAMES,
+    SEALING,
+    TENANTS,
+    installation_key,
+    read_key,
+    subkey,
+)
+from mitmcontext.stores.private import private_folder
+from mitmcontext.stores.sealed import Sealed
+from mitmcontext.stores.sqlite import Sqlite
+from mitmcontext.stores.tiers import Tiers
+
+_LEDGER: Final = "frozen edits"
+_FILE: Final = "ledger.db"
+_SIZE: Final = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shelves:
+    """The key that tenants' digests are made with, and what survives a restart.
+
+    `far` is None where nothing does, and `note` says why. `shared` says whether other proxies
+    write there, too.
+    """
+
+    tenants: bytes
+    far: Store | None
+    shared: bool
+    note: str
+
+
+def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
+    """Open what the settings name.
+
+    Raises:
+        BadSetting: the key file or the address of Redis is none, or one is set without the other.
+    """
+    address = environment.get("CONTEXT_REDIS_URL", "")
+    given = environment.get("CONTEXT_KEY_FILE", "")
+    if address and not given:
+        raise BadSetting(
+            "CONTEXT_REDIS_URL needs CONTEXT_KEY_FILE: the proxies that share a Redis share a key"
+        )
+    named = settings.context_cache_dir
+    folder = Path(named).expanduser() if named else user_cache_folder(environment)
+    note = ""
+    try:
+        private_folder(folder)
+        key = _given_key(given) if given else installation_key(folder / "key")
+    except BadSetting:
+        raise
+    except (OSError, ValueError) as error:
+        note = str(error) if isinstance(error, ValueError) else type(error).__name__
+        key = _given_key(given) if given else secrets.token_bytes(32)
+    sealing = subkey(key, SEALING)
+    tiers: list[Store] = []
+    if not note:
+        tiers.append(Sealed(Sqlite(folder / _FILE, _SIZE), sealing, _LEDGER))
+    if address:
+        tiers.append(Sealed(_redis(address, subkey(key, NAMES)), sealing, _LEDGER))
+    far = Tiers(tiers) if tiers else None
+    return Shelves(subkey(key, TENANTS), far, bool(address), note)
+
+
+def user_cache_folder(environment: Mapping[str, str]) -> Path:
+    """The platform's folder for a user's caches, with our name in it."""
+    home = Path(environment["HOME"]) if environment.get("HOME") else Path.home()
+    if sys.platform == "win32":
+        local = environment.get("LOCALAPPDATA")
+        base = Path(local) if local else home / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        named = environment.get("XDG_CACHE_HOME")
+        base = Path(named) if named else home / ".cache"
+    return base / "mitmcontext"
+
+
+def _given_key(path: str) -> bytes:
+    try:
+        return read_key(Path(path).expanduser())
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
+
+
+def _redis(address: str, names: bytes) -> Store:
+    from mitmcontext.stores.redis import Redis
+
+    try:
+        return Redis(address, names)
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
