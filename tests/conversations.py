@@ -447,7 +447,7 @@ class Way:
 
     def __init__(self, thresholds: Thresholds | None = None, *, recollects: bool = False) -> None:
         self.recollections = Recollections(64 << 20) if recollects else None
-        self.ledger = Ledger(MemoryStore(lru(64 << 20)))
+        self.ledger = Ledger(Memory(cells(64 << 20)))
         self.known = Known(MemoryStore(lru(64 << 20)), count)
         self.thresholds = thresholds or Thresholds()
         self.recognised = 0

@@ -558,5 +558,5 @@ def test_a_ledger_that_was_cleared_leaves_requests_as_they_came() -> None:
     talk = long_talk()
     body = talk.request()
     way.send(talk.api, body, way.tokens(talk.api, body) * 100 // 90)
-    way.ledger = Ledger(MemoryStore(lru(1 << 20)))
+    way.ledger = Ledger(Memory(cells(1 << 20)))
     assert way.lay(talk.api, body).forwarded.request.body is body

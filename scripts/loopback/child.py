@@ -125,7 +125,11 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**_clean_environment(), **(environment or {})},
+            env={
+                **_clean_environment(),
+                "CONTEXT_CACHE_DIR": str(confdir / "cache"),
+                **(environment or {}),
+            },
             cwd=cwd,
         )
     port = _wait_until_ready(process, ready, log)

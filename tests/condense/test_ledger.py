@@ -26,7 +26,7 @@ def entry(*messages: int, step: int = 1) -> Entry:
 
 
 def ledger() -> Ledger:
-    return Ledger(MemoryStore(lru(1 << 20)))
+    return Ledger(Memory(cells(1 << 20)))
 
 
 texts = st.text("abc", min_size=1, max_size=8)
