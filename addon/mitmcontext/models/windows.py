@@ -44,13 +44,17 @@ class Window:
         return max(min(self.input, self.total - reserved), self.input // 4)
 
 
-@lru_cache(maxsize=1_000)
-def window_of(model: str, overrides: tuple[tuple[str, int], ...] = ()) -> Window:
+def window_of(model: str, overrides: Sequence[tuple[str, int]] = ()) -> Window:
     """The window of a model, as the request names it.
 
     `overrides` are pairs of a glob and an input window; they win over the table. The longest
     pattern that fits wins, in both. The globs are tried on the name as sent and on the bare one.
     """
+    return _window_of(model, tuple(overrides))
+
+
+@lru_cache(maxsize=1_000)
+def _window_of(model: str, overrides: tuple[tuple[str, int], ...]) -> Window:
     window = _from_table(model)
     names = (model.strip().lower(), plain(model))
     chosen = longest_match((glob.lower() for glob, _ in overrides), *names)
