@@ -27,6 +27,7 @@ from mitmcontext.models.windows import Window
 from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.recollect import Recollection, Recollections
 from mitmcontext.stores.memory import MemoryStore, lru
+from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens.families import family_of
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api

@@ -37,6 +37,7 @@ from mitmcontext.known import Known
 from mitmcontext.models.windows import Window
 from mitmcontext.rewrite import rewritten
 from mitmcontext.stores.memory import MemoryStore, lru
+from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Kind, Level, Message
 from mitmcontext.wire.anthropic import MESSAGES

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain, home
-from mitmcontext.stores.memory import MemoryStore, lru
+from mitmcontext.stores.memory_store import Memory, cells
 
 SEED = b"\0" * 32
 
