@@ -35,7 +35,7 @@ from mitmcontext.wire.openai_chat import CHAT
 Json = dict[str, Any]
 
 laws = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
