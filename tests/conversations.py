@@ -385,7 +385,8 @@ def openai_talks(draw: st.DrawFn, turns: int = 6, steps: int = 8) -> Talk:
     talk.head = {"temperature": 1e2}
     function = {"name": "run", "parameters": {"type": "object"}}
     talk.tail = {"tools": [{"type": "function", "function": function}], "stream": True}
-    first = draw(st.sampled_from([[], ["system"], ["developer"], ["system", "developer"]]))
+    starts = [[], ["system"], ["developer"], ["system", "developer"], ["assistant"]]
+    first = draw(st.sampled_from(starts))
     talk.messages = [{"role": role, "content": "Be brief. " + draw(short)} for role in first]
     for turn in range(draw(st.integers(1, turns))):
         if turn:
