@@ -36,7 +36,7 @@ from mitmcontext.wire.openai_chat import CHAT
 Json = dict[str, Any]
 
 laws = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -386,7 +386,8 @@ def openai_talks(draw: st.DrawFn, turns: int = 6, steps: int = 8) -> Talk:
     talk.head = {"temperature": 1e2}
     function = {"name": "run", "parameters": {"type": "object"}}
     talk.tail = {"tools": [{"type": "function", "function": function}], "stream": True}
-    first = draw(st.sampled_from([[], ["system"], ["developer"], ["system", "developer"]]))
+    starts = [[], ["system"], ["developer"], ["system", "developer"], ["assistant"]]
+    first = draw(st.sampled_from(starts))
     talk.messages = [{"role": role, "content": "Be brief. " + draw(short)} for role in first]
     for turn in range(draw(st.integers(1, turns))):
         if turn:

@@ -58,7 +58,7 @@ def read(body: bytes, elements: Elements) -> Request | None:
 
 
 @given(long_talks, st.lists(markers, min_size=1, max_size=3), st.integers(25, 90))
-@settings(laws, max_examples=40)
+@settings(laws, max_examples=20)
 def test_growing_requests_are_read_as_if_for_the_first_time(
     talk: Talk, marks: list[list[int]], share: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_growing_requests_are_read_as_if_for_the_first_time(
 
 
 @given(long_talks, st.integers(25, 90), st.lists(st.integers(0, 1 << 10), max_size=25))
-@settings(laws, max_examples=40)
+@settings(laws, max_examples=20)
 def test_so_are_forks_and_rewinds(talk: Talk, share: int, moves: list[int]) -> None:
     ways = Way(recollects=True), Way()
     room = max(1, Way().tokens(talk.api, talk.request()) * share // 100)

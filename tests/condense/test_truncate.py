@@ -198,6 +198,25 @@ def test_what_must_stay_is_never_edited(talk: Talk, target: int, forced: bool) -
             assert message.editable
 
 
+@given(talks)
+@laws
+def test_where_nothing_fits_nothing_that_may_go_is_left(talk: Talk) -> None:
+    whole = conversation(talk)
+    edits = cut(talk, 0, 0)
+    stay, gone, short = kept(whole.messages), set(folds(edits)), set(stubs(edits))
+    for unit in stay.units:
+        if not stay.messages & set(range(*unit)):
+            left = set(range(*unit)) - gone
+            assert all(whole.messages[at].role == "assistant" for at in left), "for alternation"
+            assert len(left) <= 1
+    for at, message in enumerate(whole.messages):
+        for index, part in enumerate(message.parts):
+            may = part.value is not None and part.kind in (Kind.RESULT, Kind.ENVIRONMENT)
+            if may and message.editable and at not in gone and (at, index) not in stay.parts:
+                assert (at, index) in short or len(part.text) < 320
+    assert all(len(note) < 900 * len(gone) for note in notes(edits))
+
+
 @given(talks, targets)
 @laws
 def test_edits_are_in_order_and_each_place_once(talk: Talk, target: int) -> None:

@@ -133,12 +133,12 @@ def test_room_lies_between_a_quarter_and_the_input_window(
 def test_overrides(
     model: str, overrides: list[tuple[str, int]], tokens: int, total: int | None
 ) -> None:
-    window = window_of(model, overrides)
+    window = window_of(model, tuple(overrides))
     assert (window.input, window.total, window.known) == (tokens, total, True)
 
 
 def test_an_override_says_where_the_figure_is_from() -> None:
-    assert window_of("gpt-4o", [("gpt-*", 9_000)]).source == "context_windows gpt-*"
+    assert window_of("gpt-4o", (("gpt-*", 9_000),)).source == "context_windows gpt-*"
 
 
 def test_settings_become_pairs() -> None:

@@ -130,7 +130,7 @@ texts = st.builds(lambda *pieces: "".join(pieces).encode(), gaps, containers(val
 
 
 @given(texts)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_the_walk_finds_what_an_obvious_scanner_finds(body: bytes) -> None:
     plain = Obvious(body)
     assert outer(body) == plain.root
@@ -169,7 +169,7 @@ def test_values_are_those_that_json_has(body: bytes) -> None:
 
 
 @given(texts)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_only_lone_surrogates_are_masked_and_in_place(body: bytes) -> None:
     text = readable(body)
     assert len(text) == len(body)
