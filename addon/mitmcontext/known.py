@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from mitmcontext.tokens.estimate import Count, fixed_tokens, message_tokens
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Message, Request
-from mitmcontext.wire.api import Api, system_texts, tool_count
+from mitmcontext.wire.api import Api, message_of, system_texts, tool_count
 
 _DIGEST: Final = 32
 
@@ -59,7 +59,7 @@ class Known:
             key = hashlib.sha256(body[start:end]).digest() + named
             kept = get(key)
             if kept is None:
-                kept = api.parse(body[start:end]).digest
+                kept = message_of(api, body[start:end]).digest
                 self._store[key] = kept
             tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
             found.append(Fact(key, kept[:_DIGEST], tokens))
@@ -119,7 +119,7 @@ class Known:
         self._store.clear()
 
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
-        tokens = self.weigh(family, api.parse(raw))
+        tokens = self.weigh(family, message_of(api, raw))
         self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
         return tokens
 

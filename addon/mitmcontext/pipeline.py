@@ -37,7 +37,7 @@ from mitmcontext.recollect import (
 from mitmcontext.rewrite import rewritten
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Broken, Change, Level, Message, Request, Span
-from mitmcontext.wire.api import Api
+from mitmcontext.wire.api import Api, message_of
 
 # What a request costs beside its bytes: the provider's own wrapping of tools and messages. The
 # largest constants known are below 1,000 tokens.
@@ -242,7 +242,7 @@ def plan_step(
     if not calls_for_step(assessment.level):
         return ""
     api, sent = laid.sent.api, laid.sent.request
-    messages = [api.parse(sent.raw(at)) for at in range(len(sent.spans))]
+    messages = [message_of(api, sent.raw(at)) for at in range(len(sent.spans))]
     if unpaired(messages):
         return "the client's own tool calls and results do not match"
     edits = smart_truncation(
@@ -281,7 +281,7 @@ def _finish(
         return "nothing more may be shortened: what must stay fills the window"
     sent = laid.sent
     made = sent.api.read(rewritten(sent.api, sent.request, edits))
-    after = [sent.api.parse(made.raw(at)) for at in range(len(made.spans))]
+    after = [message_of(sent.api, made.raw(at)) for at in range(len(made.spans))]
     forced = may_not_fit(assessment.forwarded, assessment.room)
     shortened = {(edit.message, edit.part) for edit in held}
     fault = broken(messages, after, typed=not forced, held=shortened)

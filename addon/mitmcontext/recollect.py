@@ -143,7 +143,7 @@ def is_due(stretch: Stretch | None, messages: int, found: Found | None) -> bool:
 
 def is_same(one: Found, other: Found) -> bool:
     """Whether two look-ups found one and the same entry."""
-    return one.at == other.at and one.entry is other.entry
+    return one.at == other.at and (one.entry is other.entry or one.entry == other.entry)
 
 
 def stretch_of(

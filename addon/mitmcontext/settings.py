@@ -233,7 +233,7 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
     found: dict[str, Any] = {}
     for item in declared():
         variable = item.name.upper()
-        raw: Any = environment.get(variable)
+        raw: Any = environment.get(variable) or None
         name = variable
         if raw is not None and isinstance(item.metadata["default"], tuple):
             raw = [piece for piece in raw.split(",") if piece.strip()]

@@ -80,6 +80,7 @@ class Action(StrEnum):
 
     LEFT_ALONE = "left_alone"
     UNDER_THRESHOLD = "under_threshold"
+    NO_STEP = "no_step"
     CONDENSED = "condensed"
     REAPPLIED = "reapplied"
     OBSERVED = "observed"

@@ -58,5 +58,7 @@ def is_worthwhile(before: int, after: int, room: int) -> bool:
     """
     if after >= before:
         return False
-    saves_it = may_not_fit(before, room) and not may_not_fit(after, room)
+    saves_it = before > room >= after or (
+        may_not_fit(before, room) and not may_not_fit(after, room)
+    )
     return before - after >= WORTHWHILE * room or saves_it

@@ -174,6 +174,8 @@ class Ledger:
     def freeze(self, links: Sequence[bytes], entry: Entry, base: Found | None) -> Found:
         """Keep an entry, unless another one took its place meanwhile: then that one holds.
 
+        What is returned holds this very object only if it was kept now.
+
         It is provisional until `confirm`: a forger's request is refused by the provider, and what
         was frozen for it is gone in minutes.
 
@@ -195,14 +197,15 @@ class Ledger:
                 kept = self._near.add(key, value, PROVISIONAL) or value
             else:
                 self._near.set(key, kept, PROVISIONAL)
-            return Found(at, _decoded(kept))
+            return Found(at, entry if kept == value else _decoded(kept))
 
     def confirm(self, links: Sequence[bytes], found: Found) -> None:
         """The provider took a request with this entry: it lives on, from now on."""
-        key = _key(links[found.at], max(0, self._place(links[found.at]) - 1))
-        self._near.extend(key, self._kept)
-        if self._far:
-            self._far.extend(key, self._kept)
+        for place in range(self._place(links[found.at])):
+            key = _key(links[found.at], place)
+            self._near.extend(key, self._kept)
+            if self._far:
+                self._far.extend(key, self._kept)
 
     def retract(self, links: Sequence[bytes], found: Found) -> None:
         """Take an entry back, so that the one before it holds again."""

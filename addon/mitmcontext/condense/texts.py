@@ -26,7 +26,8 @@ _CALL: Final = 160
 # Words are taken first, without backtracking, since tool results may hold a megabyte of one letter.
 _WORD: Final = re.compile(r"[\w~./-]++")
 _NAME: Final = re.compile(
-    r"[\w~.-]*/[\w./~-]*\w|\w+(?:[._]\w+)+|[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+|[0-9a-f]{7,40}"
+    r"[\w~.-]*+/[\w./~-]*+|[^\W_]++(?:[._]++[^\W_]++)++|[A-Z][a-z0-9]++(?:[A-Z][a-z0-9]*+)++"
+    r"|[0-9a-f]{7,40}"
 )
 _NAME_LENGTH: Final = range(5, 81)
 

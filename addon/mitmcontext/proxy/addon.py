@@ -70,6 +70,7 @@ class ContextAddon:
         """Declare options and the content view; take over what an earlier load left."""
         options.declare(loader)
         self._kept = kept = carried(loader.master)
+        self._pending, self._tees = kept["pending"], kept["tees"]
         self._figures = Figures(time.monotonic, kept["figures"])
         self._eviction = Eviction(kept["finished"])
         contentviews.add(view.ContextView())
@@ -113,11 +114,6 @@ class ContextAddon:
         if self._worker is not None:
             self._worker.warm_up()
         _log.info("mitmcontext: %s; figures at http://%s/", self._settings.context_mode, HOST)
-
-    def done(self) -> None:
-        """Begin nothing new; requests in flight finish on this code."""
-        if self._worker is not None:
-            self._worker.close()
 
     # The way of a request.
 
@@ -220,6 +216,8 @@ class ContextAddon:
         """Why a request for an LLM's path is not even read, or ""."""
         if flow.is_replay == "request":
             return "a replay"
+        if flow.request.stream:
+            return "streamed by mitmproxy, so never seen whole"
         if len(flow.request.raw_content or b"") > self._settings.context_max_body:
             return "larger than context_max_body"
         return ""
@@ -314,6 +312,7 @@ class ContextAddon:
             largest=self._settings.context_max_body,
         )
         if again is None:
+            _log.warning("mitmcontext: a refused request could not be sent again")
             return
         flow.response = again
         if again.status_code < 400:

@@ -2,7 +2,8 @@
 
 mitmproxy drops the old addon and loads a new one, with new classes. What must not be lost lives in
 values that belong to no class of ours (dicts and the caches of cachetools), hangs on mitmproxy's
-master, and is shared by reference: requests that finish on the old code still count.
+master, and is shared by reference: requests that finish on the old code still count. Only what
+belongs to a request in flight is of the old classes, and ends with it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Carried(TypedDict):
     near: TLRUCache[bytes, Cell]
     prefixes: LRUCache[bytes, tuple[bytes, int]]
     finished: dict[str, None]
+    pending: dict[str, Any]
+    tees: dict[str, Any]
     refused: LRUCache[bytes, bool]
 
 
@@ -41,6 +44,8 @@ def carried(master: object) -> Carried:
             near=cells(_LEDGER_SIZE),
             prefixes=LRUCache(_HISTORIES),
             finished={},
+            pending={},
+            tees={},
             refused=LRUCache(1_000),
         )
         setattr(master, _NAME, found)

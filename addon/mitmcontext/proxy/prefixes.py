@@ -34,6 +34,10 @@ class Prefixes:
             return False
         return step <= before[1]
 
+    def clear(self) -> None:
+        """Forget everything: what goes out next is compared with nothing."""
+        self._sent.clear()
+
     def forget(self, client: Sequence[bytes]) -> None:
         """What was noted of this history did not hold."""
         self._sent.pop(client[-1], None)

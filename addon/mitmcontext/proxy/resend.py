@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +42,10 @@ _OF_THE_CONNECTION: Final = frozenset(
     )
 )
 _WITHOUT_BODY: Final = (204, 304)
+
+# Both log addresses, which may hold a key, and headers.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 async def resend(

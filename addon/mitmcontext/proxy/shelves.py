@@ -104,9 +104,9 @@ def _given_key(path: str) -> bytes:
 
 
 def _redis(address: str, names: bytes) -> Store:
-    from mitmcontext.stores.redis import Redis
-
+    # The name keeps apart installations that share a server, and says nothing about the key.
+    name = hashlib.sha256(names).hexdigest()[:16]
     try:
-        return Redis(address, names)
+        return RedisStore(Server(address), f"ledger-{name}")
     except ValueError as error:
         raise BadSetting(str(error)) from None

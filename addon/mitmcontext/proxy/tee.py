@@ -25,7 +25,7 @@ EVENT_STREAM = "text/event-stream"
 _JSON_LIMIT = 2 * 2**20
 _EVENT_LIMIT = 2**20
 # What one piece off the wire may decode to. The wire gives at most 64 KiB at a time.
-_PIECE_ROOM = 4 * 2**20
+_PIECE_ROOM = 2**20
 
 # Parsing every event would cost more than all the rest; only a few speak of usage. In a model's own
 # text the quotes are escaped, so that this stands for a key (also `usageMetadata`).

@@ -46,6 +46,7 @@ MARKS: Final = {
 _TITLES = {
     Action.LEFT_ALONE: "Left alone: forwarded as the client sent it",
     Action.UNDER_THRESHOLD: "Forwarded as the client sent it",
+    Action.NO_STEP: "Forwarded as the client sent it: full, but no step would have helped",
     Action.CONDENSED: "Condensed",
     Action.REAPPLIED: "Earlier steps re-applied, nothing new",
     Action.OBSERVED: "Observed: forwarded as the client sent it, but could have been condensed",
@@ -66,7 +67,7 @@ def comment(outcome: Outcome) -> str:
             return f"left alone: {_line(outcome.reason)}"
         case Action.FAILED_OPEN:
             return _joined(_fullness(outcome), _sizes(outcome), f"failed open: {outcome.reason}")
-        case Action.UNDER_THRESHOLD:
+        case Action.UNDER_THRESHOLD | Action.NO_STEP:
             return _joined(_fullness(outcome), _sizes(outcome), outcome.reason)
         case Action.CONDENSED:
             done = summary(change for change in outcome.changes if change.new)

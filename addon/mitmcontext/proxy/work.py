@@ -40,7 +40,7 @@ from mitmcontext.tokens.calibration import Calibration
 from mitmcontext.tokens.estimate import Count
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing
-from mitmcontext.wire.api import Api
+from mitmcontext.wire.api import Api, message_of
 
 # Reading a body of this size takes well below a millisecond. In a thread it takes half of one
 # more, since the body has to come into another core's cache.
@@ -51,6 +51,9 @@ _INLINE_KNOWN: Final = 512 << 10
 _COUNT_INLINE: Final = 4 << 10
 # Counting a megabyte that was never seen takes up to a quarter of a second on a slow machine.
 _STEP_SECONDS: Final = 2.0
+# So many bytes per token of the window seldom fit: prose and code have three to four and a half.
+_BYTES_OF_OVERFLOW: Final = 4.5
+_OVERFLOW_SECONDS: Final = 10.0
 # Far beyond what reading needs: only for a machine that stands still.
 _READ_SECONDS: Final = 20.0
 _THREADS: Final = 2
@@ -92,7 +95,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A request with what is frozen laid over it: the lowest rung that keeps the prefix."""
+    """A request with what is frozen laid over it: the lowest rung that keeps the prefix.
+
+    `raw` is what goes out then, encoded; None where that is what the client sent.
+    """
 
     job: Job
     settings: Settings
@@ -101,6 +107,7 @@ class Ready:
     observed: str
     standing: Standing
     why: str
+    raw: bytes | None = None
 
     @property
     def request(self) -> Request:
@@ -137,6 +144,7 @@ class Worker:
         self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
             _CHANGES_SIZE, getsizeof=_size_of
         )
+        self._changes_lock = threading.Lock()
         self._recollections = Recollections(_RECOLLECTIONS_SIZE)
         self._prefixes = Prefixes(kept["prefixes"])
         self._refused = kept["refused"]
@@ -148,10 +156,6 @@ class Worker:
     def warm_up(self) -> None:
         """Load the vocabulary that most models need, off the event loop."""
         self._pool.submit(self._count, "o200k_base")
-
-    def close(self) -> None:
-        """Begin nothing new. What runs may finish."""
-        self._pool.shutdown(wait=False)
 
     async def look(self, job: Job, settings: Settings) -> Ready:
         """Decode, read, and lay over it what is frozen.
@@ -172,20 +176,20 @@ class Worker:
     async def decide(self, ready: Ready) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
         began = time.perf_counter()
-        if self._is_cheap(ready):
-            assessment = self._assess(ready)
-            if not calls_for_step(assessment.level):
-                return self._timed(self._shown(ready, assessment), began)
-        elif pipeline.is_surely_safe(ready.laid, self._window(ready), ready.settings.thresholds):
-            return self._uncounted(ready)
         try:
+            if self._is_cheap(ready):
+                assessment = self._assess(ready)
+                if not calls_for_step(assessment.level):
+                    return self._timed(self._shown(ready, assessment), began)
+            elif self._is_surely_safe(ready):
+                return self._uncounted(ready)
             result = await self._decide_in_time(ready)
         except TimeoutError:
-            result = await self._base(ready, "no step in time")
+            result = self._base(ready, "no step in time")
         except Broken as fault:
-            result = await self._base(ready, f"a step failed its check: {fault}")
+            result = self._base(ready, f"a step failed its check: {fault}")
         except Exception as error:  # noqa: BLE001 - what is frozen must be forwarded all the same
-            result = await self._base(ready, type(error).__name__)
+            result = self._base(ready, type(error).__name__)
         return self._timed(result, began)
 
     async def _decide_in_time(self, ready: Ready) -> Result:
@@ -196,11 +200,22 @@ class Worker:
         """
         claim = Claim()
         decision = asyncio.ensure_future(self._run(partial(self._decide, ready, claim)))
-        done, _ = await asyncio.wait({decision}, timeout=_STEP_SECONDS)
+        done, _ = await asyncio.wait({decision}, timeout=self._patience(ready))
         if not done and claim.take():
             decision.cancel()
             raise TimeoutError
         return await decision
+
+    def _is_surely_safe(self, ready: Ready) -> bool:
+        window = self._window(ready)
+        return pipeline.is_surely_safe(ready.laid, window, ready.settings.thresholds)
+
+    def _patience(self, ready: Ready) -> float:
+        """Seconds that a request may wait for a step: longer where it would be refused without."""
+        request = ready.laid.forwarded.request
+        room = self._window(ready).room(request.max_output)
+        too_long = len(request.body) > _BYTES_OF_OVERFLOW * room
+        return _OVERFLOW_SECONDS if too_long else _STEP_SECONDS
 
     async def _in_time(self, work: Callable[[], _T]) -> _T:
         async with asyncio.timeout(_READ_SECONDS):
@@ -226,8 +241,8 @@ class Worker:
         before = result.before
         if before is None or before.found is None:
             return result.ready.job.raw
-        raw = await self._run(partial(self._encoded, replace(result.ready, laid=before)))
-        return raw or result.ready.job.raw
+        ready = replace(result.ready, laid=before)
+        return await self._run(partial(_encoded, ready)) or result.ready.job.raw
 
     def retract(self, result: Result) -> None:
         """Take back the newest step of a conversation, and take none there any more."""
@@ -258,6 +273,9 @@ class Worker:
         self.known.clear()
         self._recollections.clear()
         self._changes.clear()
+        self._refused.clear()
+        self._confirmed.clear()
+        self._prefixes.clear()
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -308,7 +326,8 @@ class Worker:
             return ready
         laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self.known)
         pipeline.keep(laid, ready.seed, self._recollections)
-        return replace(ready, laid=laid)
+        ready = replace(ready, laid=laid)
+        return replace(ready, raw=_encoded(ready))
 
     def _lay_far(self, ready: Ready) -> Ready:
         return self._lay(ready, self._ledger.find(ready.laid.sent.links))
@@ -358,6 +377,7 @@ class Worker:
         ledger = self._ledger
         planned = Found(home(step.entry, laid.found), step.entry)
         stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned))
+        stepped = replace(stepped, raw=_encoded(stepped))
         result = self._shown(stepped, replace(assessment, forwarded=step.entry.after))
         outcome = replace(
             result.outcome,
@@ -369,14 +389,13 @@ class Worker:
         if not claim.take():
             raise TimeoutError
         frozen = ledger.freeze(links, step.entry, laid.found)
-        if frozen.entry != step.entry:
+        if frozen.entry is not step.entry:
             return self._assessed(self._look_again(ready))
-        self._changes[links[frozen.at]] = step.changes
+        self._tell(links[frozen.at], step.changes)
         return replace(result, outcome=outcome, before=laid)
 
     def _look_again(self, ready: Ready) -> Ready:
-        laid = pipeline.lay(ready.laid.sent, self._ledger, ready.seed, self.known)
-        return replace(ready, laid=laid)
+        return self._lay_far(ready)
 
     def _assess(self, ready: Ready) -> Assessment:
         return pipeline.assess(
@@ -407,7 +426,7 @@ class Worker:
         return Result(
             outcome=outcome,
             ready=ready,
-            raw=self._encoded(ready),
+            raw=ready.raw,
             forwarded=laid.forwarded,
             uncorrected=round(went / assessment.factor),
             calibration=self._calibration_key(ready),
@@ -435,17 +454,23 @@ class Worker:
         found, sent = ready.laid.found, ready.laid.sent
         if found is None:
             return ()
-        messages = [sent.api.parse(ready.request.raw(at)) for at in range(len(sent.facts))]
+        messages = [message_of(sent.api, ready.request.raw(at)) for at in range(len(sent.facts))]
         tokens = self.known.count(sent.api, sent.family, sent.request, sent.facts)
         held = found.entry.edits
         changes = pipeline.changes_of(messages, tokens, held, held, self.known, sent.family)
-        self._changes[sent.links[found.at]] = changes
+        self._tell(sent.links[found.at], changes)
         return changes
+
+    def _tell(self, link: bytes, changes: tuple[Change, ...]) -> None:
+        with self._changes_lock:
+            if _size_of(changes) <= self._changes.maxsize:
+                self._changes[link] = changes
 
     def _changes_of(self, ready: Ready) -> tuple[Change, ...]:
         """The changes of the steps that hold, as they were shown when the newest was taken."""
         found = ready.laid.found
-        kept = self._changes.get(ready.laid.sent.links[found.at]) if found else None
+        with self._changes_lock:
+            kept = self._changes.get(ready.laid.sent.links[found.at]) if found else None
         return tuple(replace(change, new=False) for change in kept or ())
 
     def _uncounted(self, ready: Ready) -> Result:
@@ -453,18 +478,18 @@ class Worker:
         outcome = replace(self._outcome(ready), room=room)
         return Result(outcome, ready, None, ready.laid.forwarded, counted=False)
 
-    async def _base(self, ready: Ready, reason: str) -> Result:
+    def _base(self, ready: Ready, reason: str) -> Result:
         """One rung down: only what is frozen."""
         _log.warning("mitmcontext: no new step: %s", reason)
         outcome = replace(self._outcome(ready), action=Action.FAILED_OPEN, reason=reason)
-        raw = await self._run(partial(self._encoded, ready))
-        return Result(outcome, ready, raw, ready.laid.forwarded)
+        return Result(outcome, ready, ready.raw, ready.laid.forwarded)
 
-    def _encoded(self, ready: Ready) -> bytes | None:
-        if ready.laid.found is None or ready.observed:
-            return None
-        coding = ready.job.headers.get("content-encoding")
-        return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
+
+def _encoded(ready: Ready) -> bytes | None:
+    if ready.laid.found is None or ready.observed:
+        return None
+    coding = ready.job.headers.get("content-encoding")
+    return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
 
 
 def _size_of(changes: tuple[Change, ...]) -> int:
@@ -473,4 +498,8 @@ def _size_of(changes: tuple[Change, ...]) -> int:
 
 
 def _because(result: Result, reason: str) -> Result:
-    return replace(result, outcome=replace(result.outcome, reason=reason))
+    """The same, with why no step was taken although one was due."""
+    outcome = replace(result.outcome, reason=reason)
+    if outcome.action is Action.UNDER_THRESHOLD:
+        outcome = replace(outcome, action=Action.NO_STEP)
+    return replace(result, outcome=outcome)

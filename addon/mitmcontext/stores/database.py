@@ -106,15 +106,26 @@ class Database:
             self._let_go()
 
     def _run(self, side: _Side, work: Work[_T], default: _T) -> _T:
-        """Do some work with a side's connection, or give the default if that is not possible."""
-        if not side.breaker.allows():
-            return default
+        """Do some work with a side's connection, or give the default if that is not possible.
+
+        Where the file turns out to be damaged, the work is done once more, on a new one.
+        """
+        for _ in range(2):
+            if not side.breaker.allows():
+                return default
+            done, result = self._try(side, work, default)
+            if done:
+                return result
+        return default
+
+    def _try(self, side: _Side, work: Work[_T], default: _T) -> tuple[bool, _T]:
+        """Whether that was all, and what to answer then."""
         generation = self._generation
         try:
             with side.lock:
                 generation = self._generation
                 if self._closed:
-                    return default
+                    return True, default
                 result = work(self._opened(side))
         # A damaged file can hold numbers and types that no sound one does.
         except (
@@ -124,13 +135,13 @@ class Database:
             Refused,
             _Moved,
             OverflowError,
+            MemoryError,
             TypeError,
             ValueError,
         ) as error:
-            self._failed(side, error, generation)
-            return default
+            return not self._failed(side, error, generation), default
         side.breaker.worked()
-        return result
+        return True, result
 
     def _opened(self, side: _Side) -> sqlite3.Connection:
         if side.connection is None:
@@ -138,22 +149,26 @@ class Database:
             self._inode = inode_of(self.path)
         return side.connection
 
-    def _failed(self, side: _Side, error: Exception, generation: int) -> None:
+    def _failed(self, side: _Side, error: Exception, generation: int) -> bool:
+        """Act on an error; whether it is worth trying again at once."""
         if isinstance(error, Refused):
             self._stop(str(error))
-        elif isinstance(error, _Moved):
+            return False
+        if isinstance(error, _Moved):
             side.breaker.count("the file was moved or removed")
             with self._both():
                 self._let_go()
-        elif is_damage(error):
+            return True
+        if is_damage(error):
             self._set_aside(side, reason_of(error), generation)
-        else:
-            side.breaker.failed(reason_of(error))
-            code = getattr(error, "sqlite_errorcode", None)
-            if code is None or code & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
-                # After most errors a new connection has the better chance.
-                with side.lock:
-                    side.let_go()
+            return True
+        side.breaker.failed(reason_of(error))
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+            # After most errors a new connection has the better chance.
+            with side.lock:
+                side.let_go()
+        return False
 
     def _set_aside(self, side: _Side, reason: str, generation: int) -> None:
         """Go on with a new file, once. If that one is damaged, too, something else is wrong."""

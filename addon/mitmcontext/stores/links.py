@@ -170,7 +170,7 @@ class Link:
     def _take(self, until: float) -> Any:
         while True:
             self._ensure()
-            if not self._alive:
+            if not self._alive or self._closed:
                 raise NoConnection
             left = until - time.monotonic()
             if left <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, MutableMapping
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from cachetools import Cache, LRUCache, TTLCache
 
@@ -29,6 +29,12 @@ def expiring(size: int, seconds: float) -> Cache[bytes, bytes]:
     return TTLCache(size, seconds, getsizeof=entry_size)
 
 
+def lock_of(cache: Cache[Any, Any]) -> threading.Lock:
+    """The lock that belongs to a cache, whichever object uses it: over a live reload two do."""
+    lock: threading.Lock = cache.__dict__.setdefault("mitmcontext_lock", threading.Lock())
+    return lock
+
+
 class MemoryStore(MutableMapping[bytes, bytes]):
     """A cachetools cache made safe for threads.
 
@@ -38,7 +44,7 @@ class MemoryStore(MutableMapping[bytes, bytes]):
 
     def __init__(self, cache: Cache[bytes, bytes]) -> None:
         self._cache = cache
-        self._lock = threading.Lock()
+        self._lock = lock_of(cache)
 
     @property
     def size(self) -> int:

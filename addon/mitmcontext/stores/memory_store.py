@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 from cachetools import TLRUCache
 
 from mitmcontext.stores.base import Figures, Kept
+from mitmcontext.stores.memory import lock_of
 
 # What an entry takes beside key and value: the cache's links, its place in the order of expiry,
 # a pair, a number. Measured with tracemalloc on 64-bit CPython 3.13.
@@ -35,7 +35,7 @@ class Memory:
 
     def __init__(self, cache: TLRUCache[bytes, Cell]) -> None:
         self._cache = cache
-        self._lock = threading.Lock()
+        self._lock = lock_of(cache)
         self._hits = 0
         self._misses = 0
 

@@ -32,6 +32,12 @@ _STEPS: Final = 100_000
 _TRIES: Final = 20
 _TRY_SECONDS: Final = 0.01
 
+_DAMAGE: Final = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+)
 # Beside the database: the write-ahead log, its index, and the journal of other modes, which
 # SQLite would play back if somebody put one there.
 _BESIDE: Final = ("", "-wal", "-shm", "-journal")
@@ -153,9 +159,9 @@ def is_damage(error: Exception) -> bool:
     """
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
-        damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-        return code is not None and code & 0xFF in damage
-    return isinstance(error, Damaged)
+        return code is not None and code & 0xFF in _DAMAGE
+    # Numbers, types and sizes that no sound row has.
+    return isinstance(error, (Damaged, OverflowError, TypeError, ValueError))
 
 
 def reason_of(error: Exception) -> str:

@@ -128,6 +128,7 @@ class RedisStore:
         return 0
 
     def close(self) -> None:
+        """Close the server's connections, and with them all stores on it."""
         self._server.close()
 
     def figures(self) -> Figures:

@@ -99,7 +99,7 @@ class Sqlite:
         def put(connection: sqlite3.Connection) -> bytes | None:
             with _transaction(connection):
                 for _, held, _ in _select(connection, [key], self._clock()):
-                    self._note((), [key])
+                    self._use_of(key)
                     return held
                 if not self._fits(key, value, seconds):
                     return None
@@ -241,9 +241,15 @@ class Sqlite:
             self._hits += len(found)
             self._misses += len(asked) - len(found)
             self._last_use = max(self._last_use, int(self._clock() * 1e6))
-            for key in found:
+            # In the order they were asked for, not in the index's.
+            for key in (key for key in asked if key in found):
                 self._last_use += 1
                 self._uses[key] = self._last_use
+
+    def _use_of(self, key: bytes) -> None:
+        used = self._use()
+        with self._uses_lock:
+            self._uses[key] = used
 
     def _settle(self, connection: sqlite3.Connection) -> None:
         with _transaction(connection):

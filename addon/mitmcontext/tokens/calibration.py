@@ -23,7 +23,7 @@ class Calibration:
 
     def learn(self, key: str, estimated: int, reported: int) -> None:
         """Take note of one answer: uncorrected estimate and reported size of the same body."""
-        if estimated < SMALLEST_ESTIMATE or reported <= 0:
+        if estimated < SMALLEST_ESTIMATE or not reported > 0:
             return
         ratios = self._ratios.setdefault(key, deque(maxlen=RATIOS_KEPT))
         ratios.append(min(max(reported / estimated, LOWEST), HIGHEST))

@@ -15,6 +15,7 @@ from mitmcontext.wire.api import (
     Elements,
     block_digest,
     is_array,
+    is_null,
     is_object,
     is_string,
     message_digest,
@@ -34,7 +35,7 @@ _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
 _SERVER_EDITS: Final = re.compile(rb'"(?:compact|clear_tool_uses)_\d+"')
 _SHAPE: Final = (400, 422)
 _NOT_SHAPE: Final = re.compile(
-    rb"prompt is too long|exceed context limit|credit balance|rate.?limit|api.?key|usage limits",
+    rb"prompt is too long|exceed context limit|credit balance is too low",
     re.IGNORECASE,
 )
 
@@ -69,7 +70,7 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         array=fields["messages"],
         spans=found,
         system=system,
-        tools=fields.get("tools"),
+        tools=fields["tools"] if "tools" in fields and is_array(text, fields["tools"]) else None,
         max_output=number_of(text, fields.get("max_tokens")),
         stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
         attested=_ATTESTATION.search(head) is not None,
@@ -166,8 +167,8 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
 
 
 def refuses_shape(status: int, body: bytes) -> bool:
-    """Whether an answer refuses how the request is built, and not its length or its sender."""
-    return status in _SHAPE and b"invalid_request_error" in body and _NOT_SHAPE.search(body) is None
+    """Whether an answer refuses how the request is built, and not its length or its payer."""
+    return status in _SHAPE and _NOT_SHAPE.search(body) is None
 
 
 def _text_kind(role: str, text: str) -> Kind:
@@ -223,7 +224,7 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
 
 def _result(text: bytes, content: Span | None) -> tuple[str, int, Span | None]:
     """A tool result's text, the images in it, and the value that a stub may replace."""
-    if content is None:
+    if content is None or is_null(text, content):
         return "", 0, None
     if is_string(text, content):
         return text_of(text, content), 0, content

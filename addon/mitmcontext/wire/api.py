@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from mitmcontext.values import Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
 from mitmcontext.wire import spans
 
 MARKER: Final = "cache_control"
@@ -58,6 +58,19 @@ class Api:
     refuses_shape: Callable[[int, bytes], bool]
 
 
+def message_of(api: Api, raw: bytes) -> Message:
+    """One message, read; one that is odd is kept whole, as an opaque item.
+
+    A client's odd message must not cost the conversation what is frozen of it.
+    """
+    try:
+        return api.parse(raw)
+    except Unreadable:
+        said = raw.decode("utf-8", "replace")
+        part = Part(Kind.OPAQUE, said, Span(0, len(raw)), digest=digest([raw]))
+        return Message("", (part,), digest([b"odd", raw]), editable=False)
+
+
 def outer(text: bytes) -> Span:
     """The span of a body's only value, without the space around it.
 
@@ -81,6 +94,15 @@ def text_of(raw: bytes, span: Span) -> str:
     if not isinstance(found, str):
         raise Unreadable("a value is no string where one must be")
     return found
+
+
+def optional_text(raw: bytes, span: Span | None) -> str:
+    """The string at `span`; "" where there is none, or null.
+
+    Raises:
+        Unreadable: something else stands there.
+    """
+    return "" if span is None or is_null(raw, span) else text_of(raw, span)
 
 
 def number_of(raw: bytes, span: Span | None) -> int | None:

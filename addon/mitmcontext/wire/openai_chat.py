@@ -20,6 +20,7 @@ from mitmcontext.wire.api import (
     is_string,
     message_digest,
     number_of,
+    optional_text,
     outer,
     quoted,
     string_digest,
@@ -36,10 +37,10 @@ _DECIDING: Final = (
     "max_completion_tokens",
     "stream",
 )
+_TOOLS: Final = ("tools", "functions")
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _NOT_SHAPE: Final = re.compile(
-    rb"context_length_exceeded|maximum context length|context window|rate.?limit|quota|api.?key"
-    rb"|billing|too long",
+    rb"context_length_exceeded|maximum context length|context window|reduce the length",
     re.IGNORECASE,
 )
 _SHAPE: Final = (400, 422)
@@ -66,14 +67,14 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
     found = tuple(elements(text, fields["messages"]))
     if not found or not all(is_object(text, span) for span in found):
         raise Unreadable("messages are not objects")
-    asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    asked = [number_of(text, fields.get(n)) for n in ("max_completion_tokens", "max_tokens")]
     return Request(
         body=body,
         model=text_of(text, fields["model"]) if "model" in fields else "",
         array=fields["messages"],
         spans=found,
-        tools=fields.get("tools") or fields.get("functions"),
-        max_output=number_of(text, asked),
+        tools=next((fields[n] for n in _TOOLS if n in fields and is_array(text, fields[n])), None),
+        max_output=next((number for number in asked if number is not None), None),
         stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
     )
 
@@ -149,8 +150,12 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
 
 
 def refuses_shape(status: int, body: bytes) -> bool:
-    """Whether an answer refuses how the request is built, and not its length or its sender."""
-    return status in _SHAPE and b'"error"' in body and _NOT_SHAPE.search(body) is None
+    """Whether an answer refuses how the request is built, and not its length.
+
+    Servers that follow this API word their refusals in many ways, so every 400 and 422 counts but
+    those that speak of the length; who sends and how often is refused with other statuses.
+    """
+    return status in _SHAPE and _NOT_SHAPE.search(body) is None
 
 
 def _text_kind(role: str, text: str) -> Kind:
@@ -167,10 +172,12 @@ def _text_kind(role: str, text: str) -> Kind:
 
 def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> list[Part]:
     content = fields.get("content")
+    call_id = optional_text(text, fields.get("tool_call_id"))
+    name = optional_text(text, fields.get("name")) if role == "function" else ""
     if content is None or is_null(text, content):
-        return []
-    call_id = text_of(text, fields["tool_call_id"]) if "tool_call_id" in fields else ""
-    name = text_of(text, fields["name"]) if role == "function" and "name" in fields else ""
+        # A result without text answers its call all the same.
+        place = content or Span(0, 0)
+        return [Part(Kind.RESULT, "", place, None, call_id, name)] if call_id or name else []
     if is_string(text, content):
         said = text_of(text, content)
         kind = _text_kind(role, said)
@@ -219,9 +226,11 @@ def _calls(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
 
 def _called(text: bytes, span: Span) -> tuple[str, str]:
     fields = spans.unique(text, span)
-    name = text_of(text, fields["name"]) if "name" in fields else ""
+    name = optional_text(text, fields.get("name"))
     given = fields.get("arguments") or fields.get("input")
-    return name, f"{name} {text_of(text, given) if given else ''}"
+    if given is not None and not is_string(text, given) and not is_null(text, given):
+        return name, f"{name} {text[slice(*given)].decode()}"
+    return name, f"{name} {optional_text(text, given)}"
 
 
 def _side_parts(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:

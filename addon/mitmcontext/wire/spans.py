@@ -52,6 +52,8 @@ def tolerant[T](body: bytes, read: Callable[[bytes, bytes], T]) -> T:
     try:
         return read(body, body)
     except Unreadable:
+        if b"\\ud" not in body and b"\\uD" not in body:
+            raise
         masked = _ESCAPE.sub(_mask, body)
         if masked == body:
             raise
