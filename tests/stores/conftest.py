@@ -55,8 +55,8 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Made]:
                 time.sleep(seconds)
                 real.now = time.time()
 
-            near = (memory(clock=real), sealed(sqlite(tmp_path, clock=real), real))
-            result = Made(Tiers([*near, shared]), wait)
+            near = sealed(sqlite(tmp_path, clock=real), real)
+            result = Made(Tiers([memory(clock=real), near, shared]), wait)
     elif kind == "memory":
         result = Made(memory(clock=clock), clock.wait)
     elif kind == "sqlite":
@@ -64,7 +64,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Made]:
     elif kind == "sealed sqlite":
         result = Made(sealed(sqlite(tmp_path, clock=clock), clock), clock.wait)
     else:
-        near_and_far = [memory(clock=clock), sealed(sqlite(tmp_path, clock=clock), clock)]
-        result = Made(Tiers(near_and_far), clock.wait)
+        far = sealed(sqlite(tmp_path, clock=clock), clock)
+        result = Made(Tiers([memory(clock=clock), far]), clock.wait)
     yield result
     result.store.close()
