@@ -127,7 +127,6 @@ def text(said: str) -> dict[str, str]:
         pytest.param({"system": 7}, id="system a number"),
         pytest.param({"system": ["x"]}, id="system of strings"),
         pytest.param({"system": [{"type": "text", "text": 1}]}, id="system of numbers"),
-        pytest.param({"tools": {}}, id="tools an object"),
     ],
 )
 def test_what_is_odd_outside_is_unreadable(known: Known, others: dict[str, Any]) -> None:

@@ -142,7 +142,8 @@ def test_things_are_counted_by_their_names() -> None:
 def test_marks_are_names_that_mitmproxy_knows(action: Action) -> None:
     name = mark(outcome(action))
     assert name == "" or name in emoji.emoji
-    assert bool(name) == (action not in (Action.LEFT_ALONE, Action.UNDER_THRESHOLD))
+    unmarked = (Action.LEFT_ALONE, Action.UNDER_THRESHOLD, Action.NO_STEP)
+    assert bool(name) == (action not in unmarked)
 
 
 def test_the_page_begins_with_what_matters_most() -> None:

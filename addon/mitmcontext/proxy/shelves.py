@@ -8,6 +8,7 @@ that was kept unreadable.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from mitmcontext.stores.keys import (
     subkey,
 )
 from mitmcontext.stores.private import private_folder
+from mitmcontext.stores.redis import RedisStore
+from mitmcontext.stores.redis_server import Server
 from mitmcontext.stores.sealed import Sealed
 from mitmcontext.stores.sqlite import Sqlite
 from mitmcontext.stores.tiers import Tiers

@@ -35,7 +35,8 @@ _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
 _SERVER_EDITS: Final = re.compile(rb'"(?:compact|clear_tool_uses)_\d+"')
 _SHAPE: Final = (400, 422)
 _NOT_SHAPE: Final = re.compile(
-    rb"prompt is too long|exceed context limit|credit balance is too low",
+    rb"prompt is too long|exceed context limit|credit balance is too low"
+    rb"|(?:invalid|incorrect) (?:x-)?api.?key",
     re.IGNORECASE,
 )
 
@@ -168,7 +169,7 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
 
 def refuses_shape(status: int, body: bytes) -> bool:
     """Whether an answer refuses how the request is built, and not its length or its payer."""
-    return status in _SHAPE and _NOT_SHAPE.search(body) is None
+    return status in _SHAPE and body[:1] == b"{" and _NOT_SHAPE.search(body) is None
 
 
 def _text_kind(role: str, text: str) -> Kind:

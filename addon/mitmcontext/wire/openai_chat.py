@@ -40,7 +40,8 @@ _DECIDING: Final = (
 _TOOLS: Final = ("tools", "functions")
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _NOT_SHAPE: Final = re.compile(
-    rb"context_length_exceeded|maximum context length|context window|reduce the length",
+    rb"context_length_exceeded|maximum context length|context window|reduce the length"
+    rb"|(?:invalid|incorrect) (?:x-)?api.?key",
     re.IGNORECASE,
 )
 _SHAPE: Final = (400, 422)
@@ -155,7 +156,7 @@ def refuses_shape(status: int, body: bytes) -> bool:
     Servers that follow this API word their refusals in many ways, so every 400 and 422 counts but
     those that speak of the length; who sends and how often is refused with other statuses.
     """
-    return status in _SHAPE and _NOT_SHAPE.search(body) is None
+    return status in _SHAPE and body[:1] == b"{" and _NOT_SHAPE.search(body) is None
 
 
 def _text_kind(role: str, text: str) -> Kind:
