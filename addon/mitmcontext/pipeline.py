@@ -300,10 +300,17 @@ def _finish(
         before=assessment.forwarded,
         after=corrected,
         level=assessment.level.value,
+        earlier=_earlier(laid),
     )
     tokens = assessment.sent_tokens
     changes = changes_of(messages, tokens, edits, held, known, sent.family)
     return Step(entry, forwarded, changes)
+
+
+def _earlier(laid: Laid) -> tuple[bytes, ...]:
+    if laid.found is None:
+        return ()
+    return (*laid.found.entry.earlier, laid.sent.links[laid.found.at])
 
 
 def changes_of(

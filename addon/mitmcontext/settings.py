@@ -160,6 +160,9 @@ class Settings:
     context_ledger_ttl: float = setting(
         "30d", duration, "How long frozen edits are kept after their last use. Read at the start."
     )
+    cache_cleanup_interval: float = setting(
+        "3600s", duration, "How often what has expired is removed from the stores."
+    )
     context_keep_flows: int = setting(
         "500",
         at_least(1),

@@ -57,6 +57,7 @@ def start_proxy(
             shutil.copytree(first_confdir, confdir)
             hosts = dict.fromkeys(HOSTS, provider.tls_port)
             cache = {"CONTEXT_CACHE_DIR": str(tmp_path / f"cache-{number}")}
+            cache |= named.pop("environment", {})
             started = child.start(
                 hosts,
                 confdir,

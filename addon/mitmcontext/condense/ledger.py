@@ -17,7 +17,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from cachetools import LRUCache
@@ -56,6 +56,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """All frozen edits of a conversation up to a link, and what the step that made them did.
 
     `before` and `after` are the request's estimated tokens; `level` is why the step was taken.
+    `earlier` are the links of the entries that this one went on from.
     """
 
     edits: tuple[FrozenEdit, ...]
@@ -63,6 +64,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     before: int
     after: int
     level: str
+    earlier: tuple[bytes, ...] = ()
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -124,6 +126,12 @@ class Shelf(Protocol):
 
     def clear(self) -> bool:
         """Remove all entries."""
+
+    def clean_up(self) -> int:
+        """Remove what has expired."""
+
+    def figures(self) -> Any:
+        """What it holds and how it fares."""
 
 
 class Ledger:
@@ -215,13 +223,15 @@ class Ledger:
         if held is not None and _decoded(held) == found.entry:
             self._delete([key])
 
-    def forget(self, links: Sequence[bytes]) -> int:
-        """Remove every entry of a conversation; how many there were."""
-        self._fetch(links)
-        keys = [_key(link, place) for link in links for place in range(_PLACES)]
-        held = self._near.get_many(keys)
-        self._delete(list(held))
-        return len(held)
+    def forget(self, link: bytes) -> int:
+        """Remove the entry at a link and all that it went on from; how many there were."""
+        self._fetch([link])
+        held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
+        links = {link, *(at for kept in held.values() for at in _decoded(kept).earlier)}
+        self._delete([_key(at, place) for at in links for place in range(_PLACES)])
+        with self._asking:
+            self._asked.clear()
+        return len(links) if held else 0
 
     def clear(self) -> None:
         """Forget everything."""
@@ -230,6 +240,17 @@ class Ledger:
             self._far.clear()
         with self._asking:
             self._asked.clear()
+
+    def clean_up(self) -> None:
+        """Remove what has expired."""
+        self._near.clean_up()
+        if self._far:
+            self._far.clean_up()
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of the near shelf and of the far one, where there is one."""
+        found = {"frozen edits, in memory": self._near.figures()}
+        return found | ({"frozen edits, kept": self._far.figures()} if self._far else {})
 
     def _delete(self, keys: list[bytes]) -> None:
         self._near.delete(keys)

@@ -12,12 +12,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from mitmproxy import command, contentviews, ctx, exceptions, http
+from mitmproxy import command, contentviews, ctx, exceptions, flow, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
@@ -40,6 +40,7 @@ from mitmcontext.wire.api import Api
 HOST: Final = "context.mitm"
 # Headers that say that something outside the body depends on its bytes.
 _SIGNATURES: Final = ("content-md5", "digest", "content-digest", "x-amz-content-sha256")
+_LINK: Final = "mitmcontext_link"
 _LARGEST_REFUSAL: Final = 1 << 20
 # A model's complete answer may take minutes; clients give up after ten.
 _RESEND_SECONDS: Final = 600.0
@@ -61,8 +62,9 @@ class ContextAddon:
         self._pending: dict[str, Result] = {}
         self._tees: dict[str, Tee] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cleaner: asyncio.Task[None] | None = None
         self._eviction = Eviction()
-        self.addons = [ASGIApp(page(lambda: self._figures.snapshot()), HOST, 80)]
+        self.addons = [ASGIApp(page(self._snapshot), HOST, 80)]
 
     # What mitmproxy does once, and on a live reload.
 
@@ -113,6 +115,7 @@ class ContextAddon:
             ctx.options.update(store_streamed_bodies=True)
         if self._worker is not None:
             self._worker.warm_up()
+            self._cleaner = asyncio.create_task(self._clean_up(self._worker))
         _log.info("mitmcontext: %s; figures at http://%s/", self._settings.context_mode, HOST)
 
     # The way of a request.
@@ -162,6 +165,8 @@ class ContextAddon:
             self._figures.broke_prefix()
             _log.warning("mitmcontext: a forwarded prefix changed without a step")
         self._show(flow, result.outcome)
+        if (link := result.link) is not None:
+            flow.metadata[_LINK] = link.hex()
         if not result.counted:
             self._later(self._count(flow, result))
         elif result.outcome.steps and not result.outcome.changes:
@@ -341,10 +346,14 @@ class ContextAddon:
 
     # What a user sees.
 
+    def _snapshot(self) -> dict[str, Any]:
+        stores = self._worker.stores() if self._worker is not None else {}
+        return self._figures.snapshot() | {"stores": stores}
+
     @command.command("context.stats")  # type: ignore[untyped-decorator]  # mitmproxy's is untyped
     def stats(self) -> str:
         """The figures, as http://context.mitm/stats.json has them."""
-        return json.dumps(self._figures.snapshot(), indent=2)
+        return json.dumps(self._snapshot(), indent=2)
 
     @command.command("context.clear")  # type: ignore[untyped-decorator]
     def clear(self) -> str:
@@ -352,6 +361,13 @@ class ContextAddon:
         self._at_work().clear()
         self._figures.clear()
         return "cleared"
+
+    @command.command("context.forget")  # type: ignore[untyped-decorator]
+    def forget(self, flows: Sequence[flow.Flow]) -> str:
+        """Forget what was shortened of these flows' conversations, here and on the disk."""
+        links = {bytes.fromhex(str(one.metadata[_LINK])) for one in flows if _LINK in one.metadata}
+        found = [self._at_work().forget(link) for link in links]
+        return f"{sum(found)} steps forgotten"
 
     def _show(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         known = self._at_work().known
@@ -377,6 +393,17 @@ class ContextAddon:
         if self._worker is None:
             raise RuntimeError("not loaded")
         return self._worker
+
+    async def _clean_up(self, worker: Worker) -> None:
+        """Remove what has expired, now and then."""
+        while True:
+            await asyncio.sleep(self._settings.cache_cleanup_interval)
+            await worker.clean_up()
+
+    def done(self) -> None:
+        """End what runs beside the requests; those in flight finish on this code."""
+        if self._cleaner is not None:
+            self._cleaner.cancel()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cachetools import LRUCache, TTLCache
 from tiktoken import Encoding
@@ -130,6 +130,12 @@ class Result:
     calibration: str = ""
     counted: bool = True
     before: Laid | None = None
+
+    @property
+    def link(self) -> bytes | None:
+        """The link of the entry that is laid over the request, if there is one."""
+        laid = self.ready.laid
+        return laid.sent.links[laid.found.at] if laid.found else None
 
 
 class Worker:
@@ -266,6 +272,18 @@ class Worker:
         """Correct later estimates by what the provider reported for this request."""
         if result.uncorrected:
             self._calibration.learn(result.calibration, result.uncorrected, reported)
+
+    def forget(self, link: bytes) -> int:
+        """Remove what is frozen at a link, and before it; how many entries there were."""
+        return self._ledger.forget(link)
+
+    async def clean_up(self) -> None:
+        """Remove what has expired."""
+        await self._run(self._ledger.clean_up)
+
+    def stores(self) -> dict[str, Any]:
+        """What each store holds and how it fares: counts only."""
+        return {name: asdict(figures) for name, figures in self._ledger.figures().items()}
 
     def clear(self) -> None:
         """Forget every frozen edit and every count."""

@@ -74,6 +74,12 @@ class Breaker:
         if back:
             _log.info("mitmcontext: %s is back in service", self._name)
 
+    def ready(self) -> None:
+        """Take note that the cause is gone: the next call may try, rather than one in a while."""
+        with self._lock:
+            if self._until is not None:
+                self._until = self._timer()
+
     def count(self, reason: str) -> None:
         """Count something that went wrong but says nothing about the next call."""
         with self._lock:

@@ -55,12 +55,13 @@ def read_key(path: Path, name: str = "CONTEXT_KEY_FILE") -> bytes:
         if path.is_symlink():
             raise ValueError(f"{name} must not be a symbolic link") from None
         raise ValueError(f"{name} cannot be read ({type(error).__name__})") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         _check(os.fstat(handle), name)
-        try:
-            return _decoded(file.read(_LONGEST), name)
-        except OSError as error:
-            raise ValueError(f"{name} cannot be read ({type(error).__name__})") from None
+        return _decoded(os.read(handle, _LONGEST), name)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read ({type(error).__name__})") from None
+    finally:
+        os.close(handle)
 
 
 def installation_key(path: Path) -> bytes:

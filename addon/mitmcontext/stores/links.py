@@ -93,10 +93,10 @@ def options_of(url: str) -> dict[str, Any]:
     Raises:
         ValueError: it is none of redis://, rediss:// or unix://. The message may quote it.
     """
+    given = {"host": "localhost", "port": 6379, **parse_url(url)}  # type: ignore[no-untyped-call]
     return {
-        "host": "localhost",
-        "port": 6379,
-        **parse_url(url),  # type: ignore[no-untyped-call]
+        **given,
+        "port": int(given["port"]),
         "decode_responses": False,
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),

@@ -72,7 +72,8 @@ class Server:
         self._learned = -_LEARN_SECONDS
         self._cluster: list[tuple[int, int, Link]] = []
         self._nodes: dict[tuple[str, int], Link] = {}
-        self._first = self._links.Link(self._options, self.reading.worked, self._failed)
+        self._unreachable = False
+        self._first = self._links.Link(self._options, self._connected, self._failed)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the first connection; whether there is one. For the start, off the way."""
@@ -175,7 +176,14 @@ class Server:
             breaker.worked()
         return replies
 
+    def _connected(self) -> None:
+        # A server that answers too late can be connected to very well; that is no news.
+        if self._unreachable:
+            self._unreachable = False
+            self.reading.ready()
+
     def _failed(self, error: Exception) -> None:
+        self._unreachable = True
         self.reading.failed(type(error).__name__)
 
     def _node(self, host: str, port: int) -> Link:
@@ -183,7 +191,7 @@ class Server:
         if (host, port) not in self._nodes:
             self._nodes[host, port] = self._links.Link(
                 {**self._options, "host": host, "port": port},
-                self.reading.worked,
+                self._connected,
                 lambda error: self.reading.count(type(error).__name__),
             )
         return self._nodes[host, port]
@@ -226,6 +234,8 @@ class Server:
             scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
             (reply,) = link.exchange([scan], until - time.monotonic())
             cursor, keys = reply
+            # What is no cursor would be followed until the time is up.
+            int(cursor)
             if keys:
                 removals: list[Command] = [("UNLINK", key) for key in keys]
                 link.exchange(removals, until - time.monotonic())
