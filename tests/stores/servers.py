@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -19,9 +20,12 @@ REQUIRED = "MITMCONTEXT_REQUIRE_REDIS"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """One below those that outgoing connections take, and 10,000 below another: a cluster's."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def need_redis() -> None:
