@@ -5,11 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain, home
+from mitmcontext.condense.ledger import (
+    PROVISIONAL,
+    WHOLE,
+    Entry,
+    Found,
+    FrozenEdit,
+    Ledger,
+    chain,
+    home,
+)
 from mitmcontext.stores.memory_store import Memory, cells
 
 SEED = b"\0" * 32
@@ -167,3 +177,78 @@ def test_entries_come_back_as_they_went_in(made: Sequence[FrozenEdit], step: int
     found = book.find(links("abcdefghi"))
     assert found is not None
     assert found.entry == kept
+
+
+def shelf() -> Memory:
+    return Memory(cells(1 << 20))
+
+
+def test_what_is_frozen_is_found_again_after_a_restart() -> None:
+    far = shelf()
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    first = Ledger(shelf(), far)
+    frozen = first.freeze(told, entry(10), None)
+
+    again = Ledger(shelf(), far)
+
+    certain, found = again.near(told)
+    assert (certain, found) == (False, None)
+    assert again.find(told) == frozen
+    assert again.near([*told, b"n" * 32]) == (True, frozen)
+
+
+def test_what_memory_lost_is_fetched_again() -> None:
+    near = shelf()
+    book = Ledger(near, shelf())
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    frozen = book.freeze(told, entry(10), None)
+    assert book.find(told) == frozen
+
+    near.clear()
+
+    assert book.near(told) == (False, None)
+    assert book.find(told) == frozen
+
+
+def test_two_that_share_a_shelf_agree() -> None:
+    far = shelf()
+    here, there = (Ledger(shelf(), far, shared=True) for _ in range(2))
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    assert there.find(told) is None
+
+    first = here.freeze(told, entry(10), None)
+    second = there.freeze(told, entry(8, 10), None)
+
+    assert second == first
+    assert there.find(told) == first
+
+
+def test_an_entry_lives_for_minutes_until_the_provider_took_it() -> None:
+    now = [0.0]
+    far = Memory(cells(1 << 20, lambda: now[0]))
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    forged = Ledger(shelf(), far).freeze(told, entry(10), None)
+    now[0] = PROVISIONAL + 1
+    assert Ledger(shelf(), far).find(told) is None
+
+    book = Ledger(shelf(), far, kept=1e6)
+    taken = book.freeze(told, entry(10), None)
+    book.confirm(told, taken)
+    now[0] += PROVISIONAL + 1
+
+    assert Ledger(shelf(), far).find(told) == taken == forged
+
+
+def test_forgetting_removes_all_steps_of_a_conversation_everywhere() -> None:
+    near, far = shelf(), shelf()
+    book = Ledger(near, far)
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    first = book.freeze(told[:20], entry(10), None)
+    later = msgspec.structs.replace(entry(15, step=2), earlier=(told[10],))
+    second = book.freeze(told, later, first)
+
+    assert book.forget(told[second.at]) == 2
+
+    assert book.find(told) is None
+    assert Ledger(shelf(), far).find(told) is None
+    assert (near.figures().entries, far.figures().entries) == (0, 0)

@@ -214,7 +214,8 @@ def test_where_nothing_fits_nothing_that_may_go_is_left(talk: Talk) -> None:
             may = part.value is not None and part.kind in (Kind.RESULT, Kind.ENVIRONMENT)
             if may and message.editable and at not in gone and (at, index) not in stay.parts:
                 assert (at, index) in short or len(part.text) < 320
-    assert all(len(note) < 900 * len(gone) for note in notes(edits))
+    said = sum(len(whole.messages[at].parts) for at in gone)
+    assert all(len(note) < 200 + 850 * said for note in notes(edits))
 
 
 @given(talks, targets)
