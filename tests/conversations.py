@@ -460,7 +460,7 @@ class Way:
             request = api.read(body)
             sent = pipeline.read(api, family_of(request.model), request, SEED, self.known)
             return pipeline.lay(sent, self.ledger, SEED, self.known)
-        recollection = Recollection(self.recollections)
+        recollection = Recollection(self.recollections, body)
         request = api.read(body, recollection.elements)
         family, stretch = family_of(request.model), recollection.stretch
         sent = pipeline.read(api, family, request, SEED, self.known, stretch)

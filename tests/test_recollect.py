@@ -127,7 +127,7 @@ def test_tenants_share_bytes_but_no_links() -> None:
     way.send(talk.api, body, 20_000)
     way.lay(talk.api, body)
     assert way.recollections is not None
-    recollection = Recollection(way.recollections)
+    recollection = Recollection(way.recollections, body)
     request = talk.api.read(body, recollection.elements)
     assert recollection.stretch is not None
     family = family_of(request.model)
@@ -173,5 +173,5 @@ def test_a_damaged_tail_is_no_request_any_more() -> None:
         body[:-1],
         body.replace(b"}]}", b"}],}"),
     ):
-        recollection = Recollection(way.recollections)
+        recollection = Recollection(way.recollections, damaged)
         assert read(damaged, recollection.elements) == read(damaged, spans.elements)

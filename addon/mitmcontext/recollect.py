@@ -111,8 +111,9 @@ class Recollections:
 class Recollection:
     """The reading of one body: `stretch` is what was recognised of it, once it was read."""
 
-    def __init__(self, kept: Recollections) -> None:
+    def __init__(self, kept: Recollections, body: bytes) -> None:
         self._kept = kept
+        self._body = body
         self.stretch: Stretch | None = None
 
     def elements(self, text: bytes, array: Span) -> list[Span]:
@@ -121,9 +122,10 @@ class Recollection:
         Raises:
             Unreadable: no JSON array stands there.
         """
-        for stretch in self._kept.alike(text, array):
+        # The text may have what hinders a decoder masked; what is recognised is the body.
+        for stretch in self._kept.alike(self._body, array):
             end = array.start + stretch.size
-            if end < array.end and _sha(text[array.start : end]) == stretch.digest:
+            if end < array.end and _sha(self._body[array.start : end]) == stretch.digest:
                 rest = _rest(text, Span(end, array.end))
                 if rest is not None:
                     self.stretch = stretch

@@ -328,7 +328,7 @@ class Worker:
         """Decode and read; nothing is laid over the request yet."""
         coding = job.headers.get("content-encoding")
         body = bodies.decode(job.raw, coding, settings.context_max_body)
-        recollection = Recollection(self._recollections)
+        recollection = Recollection(self._recollections, body)
         request = job.api.read(body, recollection.elements)
         standing, why = job.api.standing(job.path, job.headers, request)
         observed = job.observed or self._attested(request, job, settings)
