@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.stores.makers import Clock, memory, sealed, sqlite
 
+from mitmcontext.stores import memory_store, opening
 from mitmcontext.stores.base import Figures, Kept, Store
+from mitmcontext.stores.sealed import GROWTH
 from mitmcontext.stores.tiers import Tiers
 
 KEYS = st.sampled_from([b"%d" % number for number in range(8)])
@@ -151,14 +153,14 @@ class Model(RuleBasedStateMachine):
 
 
 class MemoryModel(Model):
-    overhead = 750
+    overhead = memory_store.OVERHEAD
 
     def make(self) -> Store:
         return memory(self.bound, self.clock)
 
 
 class SqliteModel(Model):
-    overhead = 300
+    overhead = opening.OVERHEAD
 
     def make(self) -> Store:
         return sqlite(self.folder, self.bound, self.clock)
@@ -170,7 +172,7 @@ class SqliteModel(Model):
 
 
 class SealedModel(SqliteModel):
-    overhead = 300 + 45
+    overhead = opening.OVERHEAD + GROWTH
 
     def make(self) -> Store:
         return sealed(super().make(), self.clock)

@@ -20,7 +20,9 @@ _AWAY_SECONDS: Final = 5.0
 _LEARN_SECONDS: Final = 1.0
 # Errors that are about one entry and say nothing about the server.
 _ENTRY: Final = ("WRONGTYPE",)
+# That another server of a cluster has the key; older clients leave the word in the text.
 _MOVING: Final = ("MovedError", "AskError", "TryAgainError")
+_MOVING_WORDS: Final = ("MOVED ", "ASK ", "TRYAGAIN ")
 
 Asked = tuple[bytes, "Command"]
 """A key, and the command about it. No command has more than one key: in a cluster two keys may
@@ -162,11 +164,11 @@ class Server:
             if not isinstance(reply, Exception):
                 continue
             replies[at] = None
-            kind = type(reply).__name__
-            if kind in _MOVING:
+            kind, text = type(reply).__name__, str(reply)
+            if kind in _MOVING or text.startswith(_MOVING_WORDS):
                 self._learn()
                 breaker.count(kind)
-            elif kind == "ResponseError" and str(reply).startswith(_ENTRY):
+            elif kind == "ResponseError" and text.startswith(_ENTRY):
                 breaker.count("wrong type")
             else:
                 failed = kind

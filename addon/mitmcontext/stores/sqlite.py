@@ -27,6 +27,8 @@ _MOST_USES: Final = 4096
 # The sizes that look-ups come in, so that SQLite has few statements to prepare.
 _BATCHES: Final = (1, 8, 64, 512)
 _REMOVED_AT_ONCE: Final = 500
+# Beyond what clocks count in microseconds, and well below what SQLite's numbers end at.
+_LAST_USE: Final = 1 << 60
 _OLDEST: Final = "SELECT id, size FROM entries ORDER BY used LIMIT 64"
 
 _PUT: Final = (
@@ -58,12 +60,11 @@ class Sqlite:
         self._size = size
         self._clock = clock
         self._uses: dict[bytes, int] = {}
-        self._last_use = 0
         self._uses_lock = threading.Lock()
         self._hits = 0
         self._misses = 0
         # Whatever is wrong with the file is known, and put right, before it is needed.
-        self._database.read(lambda _: None, None)
+        self._last_use = self._database.read(_newest_use, 0)
 
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         return {key: kept.value for key, kept in self.look_up(keys).items()}
@@ -274,6 +275,15 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         # Some errors have rolled back already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _newest_use(connection: sqlite3.Connection) -> int:
+    """Where counting goes on: clocks may stand still, or have gone back since then."""
+    found = connection.execute("SELECT max(used) FROM entries").fetchone()[0]
+    newest = 0 if found is None else int(found)
+    if newest > _LAST_USE:
+        raise Damaged("a row is damaged")
+    return newest
 
 
 def _held(connection: sqlite3.Connection) -> int:
