@@ -152,9 +152,10 @@ class Ledger:
         self._shared = shared
         self._kept = kept
         self._freezing = threading.Lock()
-        # By link: the key of the entry that held when the far shelf was asked, or b"" for none.
-        self._asked: LRUCache[bytes, bytes] = LRUCache(_ASKED)
+        # By link: where the entry was that held (or -1), and how much was written until then.
+        self._asked: LRUCache[bytes, tuple[int, int]] = LRUCache(_ASKED)
         self._asking = threading.Lock()
+        self._writes = 0
 
     def find(self, links: Sequence[bytes]) -> Found | None:
         """The newest entry at the deepest link that has one, but for the last message's.
@@ -171,10 +172,17 @@ class Ledger:
 
     def near(self, links: Sequence[bytes]) -> tuple[bool, Found | None]:
         """What is found in memory, and whether that is certain to be all there is."""
+        mark = self._latest_mark(links)
+        if mark is not None and mark[1] == self._writes and not self._shared:
+            # Nothing was written since this conversation was looked up.
+            found = self._at(links, mark[0])
+            if mark[0] < 0 or found is not None:
+                self._note(links, found)
+                return True, found
         found = self._scan(links)
-        if self._far is None:
-            return True, found
-        certain = not self._shared and self._was_asked(links) == _key_of(links, found)
+        certain = self._far is None or (
+            not self._shared and mark is not None and mark[0] == (found.at if found else -1)
+        )
         if certain:
             self._note(links, found)
         return certain, found
@@ -205,6 +213,7 @@ class Ledger:
                 kept = self._near.add(key, value, PROVISIONAL) or value
             else:
                 self._near.set(key, kept, PROVISIONAL)
+            self._wrote()
             return Found(at, entry if kept == value else _decoded(kept))
 
     def confirm(self, links: Sequence[bytes], found: Found) -> None:
@@ -253,6 +262,7 @@ class Ledger:
         return found | ({"frozen edits, kept": self._far.figures()} if self._far else {})
 
     def _delete(self, keys: list[bytes]) -> None:
+        self._wrote()
         self._near.delete(keys)
         if self._far:
             self._far.delete(keys)
@@ -272,11 +282,17 @@ class Ledger:
             keys = [_key(link, place) for link in links for place in range(_PLACES_AT_FIRST)]
             for key, kept in self._far.look_up(keys).items():
                 self._near.set(key, kept.value, kept.seconds)
+                self._wrote()
 
-    def _was_asked(self, links: Sequence[bytes]) -> bytes | None:
-        """What held when the far shelf was asked for one of the latest links; None if it was not.
+    def _wrote(self) -> None:
+        """What was noted before proves nothing any more."""
+        with self._asking:
+            self._writes += 1
 
-        Whoever was not here a few messages ago is somebody new: a fork, or another proxy's.
+    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, int] | None:
+        """What was noted at one of the latest links; None for whoever was not here lately.
+
+        That is somebody new, a fork, or another proxy's.
         """
         with self._asking:
             latest = links[: -_LATEST - 1 : -1]
@@ -285,7 +301,14 @@ class Ledger:
     def _note(self, links: Sequence[bytes], found: Found | None) -> None:
         if links:
             with self._asking:
-                self._asked[links[-1]] = _key_of(links, found)
+                self._asked[links[-1]] = (found.at if found else -1), self._writes
+
+    def _at(self, links: Sequence[bytes], at: int) -> Found | None:
+        """The newest entry at a link, but for the last message's."""
+        if not 0 <= at < len(links) - 1:
+            return None
+        first = self._near.get_many([_key(links[at], 0)]).get(_key(links[at], 0))
+        return Found(at, self._newest(links[at], first)) if first is not None else None
 
     def _newest(self, link: bytes, first: bytes) -> Entry:
         later = self._near.get_many([_key(link, place) for place in range(1, _PLACES)])
@@ -313,10 +336,6 @@ def home(entry: Entry, base: Found | None) -> int:
     A step that edits nothing deeper than the one before shares that one's link.
     """
     return max(base.at if base else 0, *(edit.message for edit in entry.edits))
-
-
-def _key_of(links: Sequence[bytes], found: Found | None) -> bytes:
-    return _key(links[found.at], found.entry.step) if found else b""
 
 
 def _key(link: bytes, place: int) -> bytes:
