@@ -33,10 +33,8 @@ ten minutes."""
 _AT_ONCE: Final = 64
 _ASKED: Final = 50_000
 _LATEST: Final = 16
-# Steps that edit nothing deeper than the one before are rare: so many may share a link, and so
-# many are fetched with it.
+# Steps that edit nothing deeper than the one before are rare: so many may share a link.
 _PLACES: Final = 8
-_PLACES_AT_FIRST: Final = 2
 
 
 class FrozenEdit(msgspec.Struct, frozen=True, array_like=True):
@@ -277,12 +275,20 @@ class Ledger:
         return None
 
     def _fetch(self, links: Sequence[bytes]) -> None:
-        """Bring near what the far shelf has."""
-        if self._far is not None:
-            keys = [_key(link, place) for link in links for place in range(_PLACES_AT_FIRST)]
-            for key, kept in self._far.look_up(keys).items():
-                self._near.set(key, kept.value, kept.seconds)
-                self._wrote()
+        """Bring near what the far shelf has; in two calls, since each key costs some time."""
+        if self._far is None:
+            return
+        # Where others write, what is near may be out of date, but not what lies before it.
+        near = self._scan(links) if self._shared else None
+        first = near.at if near else 0
+        got = dict(self._far.look_up([_key(link, 0) for link in links[first:]]))
+        held = [link for link in links[first:] if _key(link, 0) in got]
+        later = [_key(link, place) for link in held for place in range(1, _PLACES)]
+        if later:
+            got |= self._far.look_up(later)
+        for key, kept in got.items():
+            self._near.set(key, kept.value, kept.seconds)
+            self._wrote()
 
     def _wrote(self) -> None:
         """What was noted before proves nothing any more."""
