@@ -29,7 +29,7 @@ _GROWN: Final = 8
 # Shorter histories are read as quickly as they are recognised.
 _LEAST: Final = 12
 _HEAD: Final = 512
-# Conversations that begin alike (subagents, forks) are tried one after the other.
+# Conversations that begin alike (forks, an agent's side tasks) are tried one after the other.
 _ALIKE: Final = 4
 # What a message takes beside its bytes: a span, a fact and a link.
 _PER_MESSAGE: Final = 600

@@ -10,6 +10,7 @@ No key is needed and nothing leaves the machine. Every further argument goes to 
 from __future__ import annotations
 
 import secrets
+import shutil
 import socket
 import ssl
 import sys
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     dump = "--dump" in arguments
     rest = [argument for argument in arguments if argument != "--dump"]
     leaf = certificates.make(FOLDER / "provider", HOSTS)
+    # Each time the same session: what the last one froze would hold from its first turns on.
+    shutil.rmtree(FOLDER / "cache", ignore_errors=True)
     models = with_windows({"claude-*": WINDOW})
     with serving(Provider(models, default=_REPLY), leaf) as provider:
         token, web_port = secrets.token_urlsafe(16), free_port()

@@ -11,13 +11,12 @@ from cachetools import Cache, TTLCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmcontext.stores.memory import MemoryStore, entry_size, expiring, lru
+from mitmcontext.stores.memory import MemoryStore, entry_size, lru
 
 EMPTY = entry_size(b"")
 
 KINDS: dict[str, Callable[[int], Cache[bytes, bytes]]] = {
     "lru": lru,
-    "expiring": lambda size: expiring(size, 3_600),
 }
 
 

@@ -65,3 +65,15 @@ def test_the_factor_stays_within_its_bounds(answers: list[tuple[int, int]]) -> N
     for estimated, reported in answers:
         calibration.learn("key", estimated, reported)
     assert LOWEST <= calibration.factor("key") <= HIGHEST
+
+
+def test_what_was_learned_can_be_kept_and_taken_over() -> None:
+    learned, fresh = Calibration(), Calibration()
+    for reported in (1_100, 1_200, 1_300):
+        learned.learn("k", 1_000, reported)
+
+    fresh.restore("k", learned.ratios("k"))
+
+    assert fresh.factor("k") == learned.factor("k") == 1.2
+    fresh.restore("k", [float("nan"), 99.0])
+    assert fresh.factor("k") == 1.2, "what is unsound is not taken"

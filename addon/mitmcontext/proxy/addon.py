@@ -26,12 +26,14 @@ from mitmcontext.proxy import bodies, options, view
 from mitmcontext.proxy.carried import Carried, carried
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.job import Job, Ready, Result
 from mitmcontext.proxy.page import page
+from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
 from mitmcontext.proxy.shelves import shelves
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, tenant
-from mitmcontext.proxy.work import Job, Ready, Result, Worker
+from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import BadSetting, Settings, load
 from mitmcontext.values import Action, Outcome, Standing, Unreadable, Usage
 from mitmcontext.wire import api_for
@@ -161,9 +163,12 @@ class ContextAddon:
 
     def _conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""
-        if self._at_work().breaks_prefix(result):
+        broken = self._at_work().prefix_break(result)
+        if broken is Break.UNEXPLAINED:
             self._figures.broke_prefix()
             _log.warning("mitmcontext: a forwarded prefix changed without a step")
+        elif broken is Break.STEP and result.outcome.action is Action.REAPPLIED:
+            self._figures.resumed_step()
         self._show(flow, result.outcome)
         if (link := result.link) is not None:
             flow.metadata[_LINK] = link.hex()

@@ -32,6 +32,7 @@ def _fresh() -> dict[str, Any]:
         "forwarded": 0,
         "would_save": 0,
         "steps": 0,
+        "steps_resumed": 0,
         "steps_freed": [],
         "freed": 0,
         "step_ms": 0.0,
@@ -95,6 +96,10 @@ class Figures:
         """The provider refused the shape of a request that we had rewritten."""
         self._all["refused_after_rewrite"] += 1
 
+    def resumed_step(self) -> None:
+        """A step that was taken before the last start, or by another proxy, holds here again."""
+        self._all["steps_resumed"] += 1
+
     def broke_prefix(self) -> None:
         """A forwarded prefix changed without a step and without the client's doing: a defect."""
         self._all["prefix_breaks_unexplained"] += 1
@@ -124,6 +129,7 @@ class Figures:
                 "would_save": figures["would_save"],
             },
             "steps": steps,
+            "steps_resumed": figures["steps_resumed"],
             "steps_freed": list(figures["steps_freed"]),
             "prefix_breaks_unexplained": figures["prefix_breaks_unexplained"],
             "cache_hit_ratio": _share(

@@ -7,8 +7,16 @@ defect, so what went out is compared, request by request, from the messages of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from cachetools import LRUCache
+
+
+class Break(Enum):
+    """Why a forwarded prefix changed."""
+
+    STEP = "a step"
+    UNEXPLAINED = "nothing that we know of"
 
 
 class Prefixes:
@@ -17,10 +25,8 @@ class Prefixes:
     def __init__(self, sent: LRUCache[bytes, tuple[bytes, int]]) -> None:
         self._sent = sent
 
-    def is_unexplained(
-        self, client: Sequence[bytes], forwarded: Sequence[bytes], step: int
-    ) -> bool:
-        """Take note of a request; say whether it changed a forwarded prefix without a step.
+    def note(self, client: Sequence[bytes], forwarded: Sequence[bytes], step: int) -> Break | None:
+        """Take note of a request; say why a prefix that was forwarded before changed, if it did.
 
         Args:
             client: the links of the history as the client sent it.
@@ -31,8 +37,8 @@ class Prefixes:
         if client and forwarded:
             self._sent[client[-1]] = (forwarded[-1], step)
         if before is None or before[0] in forwarded:
-            return False
-        return step <= before[1]
+            return None
+        return Break.STEP if step > before[1] else Break.UNEXPLAINED
 
     def clear(self) -> None:
         """Forget everything: what goes out next is compared with nothing."""

@@ -11,12 +11,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import msgspec
 from cachetools import LRUCache, TTLCache
 from tiktoken import Encoding
 
@@ -28,7 +29,8 @@ from mitmcontext.models.windows import Window, window_of
 from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.carried import Carried
-from mitmcontext.proxy.prefixes import Prefixes
+from mitmcontext.proxy.job import Claim, Job, Ready, Result, because, encoded
+from mitmcontext.proxy.prefixes import Break, Prefixes
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
 from mitmcontext.recollect import Recollection, Recollections
@@ -40,7 +42,7 @@ from mitmcontext.tokens.calibration import Calibration
 from mitmcontext.tokens.estimate import Count
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing
-from mitmcontext.wire.api import Api, message_of
+from mitmcontext.wire.api import message_of
 
 # Reading a body of this size takes well below a millisecond. In a thread it takes half of one
 # more, since the body has to come into another core's cache.
@@ -59,83 +61,14 @@ _READ_SECONDS: Final = 20.0
 _THREADS: Final = 2
 # An entry's time to live is renewed at most so often, since that writes it to the disk.
 _CONFIRM_SECONDS: Final = 3_600.0
+# What was learned of the provider's counts is written at most so often, and kept so long.
+_CALIBRATION_SECONDS: Final = 60.0
+_CALIBRATION_KEPT: Final = 30 * 86_400.0
 _RECOLLECTIONS_SIZE: Final = 32 << 20
 _CHANGES_SIZE: Final = 16 << 20
 
 _T = TypeVar("_T")
 _log: Final = logging.getLogger(__name__)
-
-
-class Claim:
-    """Who has the last word on a step: the thread that freezes it, or the deadline."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken = False
-
-    def take(self) -> bool:
-        """Whether the caller came first."""
-        with self._lock:
-            first, self._taken = not self._taken, True
-        return first
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What of a flow decides about it. `headers` have names in lower case."""
-
-    api: Api
-    path: str
-    tenant: bytes
-    headers: Mapping[str, str]
-    raw: bytes
-    observed: str = ""
-    login: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A request with what is frozen laid over it: the lowest rung that keeps the prefix.
-
-    `raw` is what goes out then, encoded; None where that is what the client sent.
-    """
-
-    job: Job
-    settings: Settings
-    laid: Laid
-    seed: bytes
-    observed: str
-    standing: Standing
-    why: str
-    raw: bytes | None = None
-
-    @property
-    def request(self) -> Request:
-        """The request as the client sent it."""
-        return self.laid.sent.request
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What to forward (None: as it came) and what to show.
-
-    `before` is what would have gone out without a new step.
-    """
-
-    outcome: Outcome
-    ready: Ready
-    raw: bytes | None
-    forwarded: pipeline.Reading
-    uncorrected: int = 0
-    calibration: str = ""
-    counted: bool = True
-    before: Laid | None = None
-
-    @property
-    def link(self) -> bytes | None:
-        """The link of the entry that is laid over the request, if there is one."""
-        laid = self.ready.laid
-        return laid.sent.links[laid.found.at] if laid.found else None
 
 
 class Worker:
@@ -147,6 +80,10 @@ class Worker:
         self._ledger = Ledger(
             Memory(kept["near"]), shelves.far, shared=shelves.shared, kept=ledger_ttl
         )
+        self._far = shelves.far
+        self._shared = shelves.shared
+        self._calibrations_kept: TTLCache[str, bool] = TTLCache(1_000, _CALIBRATION_SECONDS)
+        self._calibrations_read: set[str] = set()
         self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
             _CHANGES_SIZE, getsizeof=_size_of
         )
@@ -236,11 +173,11 @@ class Worker:
         changes = await self._run(partial(self._explained, result.ready))
         return replace(result, outcome=replace(result.outcome, changes=changes))
 
-    def breaks_prefix(self, result: Result) -> bool:
-        """Take note of what is forwarded; say whether a prefix changed without a step."""
+    def prefix_break(self, result: Result) -> Break | None:
+        """Take note of what is forwarded; say why a forwarded prefix changed, if it did."""
         sent = result.ready.laid.sent.links
         forwarded = sent if result.ready.observed else result.forwarded.links
-        return self._prefixes.is_unexplained(sent, forwarded, result.outcome.steps)
+        return self._prefixes.note(sent, forwarded, result.outcome.steps)
 
     async def step_back(self, result: Result) -> bytes:
         """The last form that the provider took, or what the client sent."""
@@ -248,7 +185,7 @@ class Worker:
         if before is None or before.found is None:
             return result.ready.job.raw
         ready = replace(result.ready, laid=before)
-        return await self._run(partial(_encoded, ready)) or result.ready.job.raw
+        return await self._run(partial(encoded, ready)) or result.ready.job.raw
 
     def retract(self, result: Result) -> None:
         """Take back the newest step of a conversation, and take none there any more."""
@@ -270,8 +207,14 @@ class Worker:
 
     def learn(self, result: Result, reported: int) -> None:
         """Correct later estimates by what the provider reported for this request."""
-        if result.uncorrected:
-            self._calibration.learn(result.calibration, result.uncorrected, reported)
+        key = result.calibration
+        if not result.uncorrected:
+            return
+        self._calibration.learn(key, result.uncorrected, reported)
+        if self._far is not None and (self._shared or key not in self._calibrations_kept):
+            self._calibrations_kept[key] = True
+            ratios = msgspec.msgpack.encode(self._calibration.ratios(key))
+            self._pool.submit(self._far.set, self._named(key), ratios, _CALIBRATION_KEPT)
 
     def forget(self, link: bytes) -> int:
         """Remove what is frozen at a link, and before it; how many entries there were."""
@@ -345,10 +288,26 @@ class Worker:
         laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self.known)
         pipeline.keep(laid, ready.seed, self._recollections)
         ready = replace(ready, laid=laid)
-        return replace(ready, raw=_encoded(ready))
+        return replace(ready, raw=encoded(ready))
 
     def _lay_far(self, ready: Ready) -> Ready:
+        self._read_calibration(self._calibration_key(ready))
         return self._lay(ready, self._ledger.find(ready.laid.sent.links))
+
+    def _read_calibration(self, key: str) -> None:
+        """Take over what was learned before the last start, or by another proxy."""
+        if self._far is None or (key in self._calibrations_read and not self._shared):
+            return
+        self._calibrations_read.add(key)
+        kept = self._far.get_many([self._named(key)]).get(self._named(key))
+        if kept is not None:
+            try:
+                self._calibration.restore(key, msgspec.msgpack.decode(kept, type=list[float]))
+            except msgspec.MsgspecError:
+                _log.warning("mitmcontext: a kept calibration could not be read")
+
+    def _named(self, key: str) -> bytes:
+        return keyed(self._key, [b"calibration", key.encode()])
 
     def _attested(self, request: Request, job: Job, settings: Settings) -> str:
         """Why a request with the client's attestation over its body is only observed, or ""."""
@@ -374,14 +333,14 @@ class Worker:
         if ready.standing is not Standing.TURN:
             return result
         if any(link in self._refused for link in ready.laid.sent.links):
-            return _because(result, "the provider refused a step of this conversation before")
+            return because(result, "the provider refused a step of this conversation before")
         if len(ready.request.spans) < ready.settings.condensation_min_messages:
             return result
         step = pipeline.plan_step(
             ready.laid, assessment, ready.settings.thresholds, self.known, ready.seed
         )
         if isinstance(step, str):
-            return _because(result, step) if step else result
+            return because(result, step) if step else result
         return self._stepped(ready, assessment, step, claim)
 
     def _stepped(self, ready: Ready, assessment: Assessment, step: Step, claim: Claim) -> Result:
@@ -395,7 +354,7 @@ class Worker:
         ledger = self._ledger
         planned = Found(home(step.entry, laid.found), step.entry)
         stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned))
-        stepped = replace(stepped, raw=_encoded(stepped))
+        stepped = replace(stepped, raw=encoded(stepped))
         result = self._shown(stepped, replace(assessment, forwarded=step.entry.after))
         outcome = replace(
             result.outcome,
@@ -503,21 +462,6 @@ class Worker:
         return Result(outcome, ready, ready.raw, ready.laid.forwarded)
 
 
-def _encoded(ready: Ready) -> bytes | None:
-    if ready.laid.found is None or ready.observed:
-        return None
-    coding = ready.job.headers.get("content-encoding")
-    return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
-
-
 def _size_of(changes: tuple[Change, ...]) -> int:
     """About how many bytes changes take: their excerpts, and the values around them."""
     return sum(2 * (len(change.before) + len(change.after)) + 400 for change in changes)
-
-
-def _because(result: Result, reason: str) -> Result:
-    """The same, with why no step was taken although one was due."""
-    outcome = replace(result.outcome, reason=reason)
-    if outcome.action is Action.UNDER_THRESHOLD:
-        outcome = replace(outcome, action=Action.NO_STEP)
-    return replace(result, outcome=outcome)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any, TypeVar, overload
 
-from cachetools import Cache, LRUCache, TTLCache
+from cachetools import Cache, LRUCache
 
 _T = TypeVar("_T")
 
@@ -22,11 +22,6 @@ def entry_size(value: bytes) -> int:
 def lru(size: int) -> Cache[bytes, bytes]:
     """A cache of at most `size` bytes."""
     return LRUCache(size, getsizeof=entry_size)
-
-
-def expiring(size: int, seconds: float) -> Cache[bytes, bytes]:
-    """A cache of at most `size` bytes, each entry kept for so long after it was last written."""
-    return TTLCache(size, seconds, getsizeof=entry_size)
 
 
 def lock_of(cache: Cache[Any, Any]) -> threading.Lock:

@@ -7,6 +7,7 @@ ratios. A median, so that no single odd answer moves it; clamped, so that nothin
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from statistics import median
 
 RATIOS_KEPT = 5
@@ -38,6 +39,17 @@ class Calibration:
             return 1.0
         self._ratios.move_to_end(key)
         return median(ratios)
+
+    def ratios(self, key: str) -> tuple[float, ...]:
+        """What was learned, the oldest first; to be kept and given to `restore`."""
+        return tuple(self._ratios.get(key, ()))
+
+    def restore(self, key: str, ratios: Iterable[float]) -> None:
+        """Take over what was learned elsewhere, in place of what was known here."""
+        sound = [ratio for ratio in ratios if LOWEST <= ratio <= HIGHEST]
+        if sound:
+            self._ratios[key] = deque(sound, maxlen=RATIOS_KEPT)
+            self._ratios.move_to_end(key)
 
     def __len__(self) -> int:
         """The number of keys known."""

@@ -1,0 +1,102 @@
+"""What of a flow goes into the pipeline, and what comes out of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mitmcontext import pipeline
+from mitmcontext.pipeline import Laid
+from mitmcontext.proxy import bodies
+from mitmcontext.settings import Settings
+from mitmcontext.values import Action, Outcome, Request, Standing
+from mitmcontext.wire.api import Api
+
+
+class Claim:
+    """Who has the last word on a step: the thread that freezes it, or the deadline."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+
+    def take(self) -> bool:
+        """Whether the caller came first."""
+        with self._lock:
+            first, self._taken = not self._taken, True
+        return first
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What of a flow decides about it. `headers` have names in lower case."""
+
+    api: Api
+    path: str
+    tenant: bytes
+    headers: Mapping[str, str]
+    raw: bytes
+    observed: str = ""
+    login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A request with what is frozen laid over it: the lowest rung that keeps the prefix.
+
+    `raw` is what goes out then, encoded; None where that is what the client sent.
+    """
+
+    job: Job
+    settings: Settings
+    laid: Laid
+    seed: bytes
+    observed: str
+    standing: Standing
+    why: str
+    raw: bytes | None = None
+
+    @property
+    def request(self) -> Request:
+        """The request as the client sent it."""
+        return self.laid.sent.request
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What to forward (None: as it came) and what to show.
+
+    `before` is what would have gone out without a new step.
+    """
+
+    outcome: Outcome
+    ready: Ready
+    raw: bytes | None
+    forwarded: pipeline.Reading
+    uncorrected: int = 0
+    calibration: str = ""
+    counted: bool = True
+    before: Laid | None = None
+
+    @property
+    def link(self) -> bytes | None:
+        """The link of the entry that is laid over the request, if there is one."""
+        laid = self.ready.laid
+        return laid.sent.links[laid.found.at] if laid.found else None
+
+
+def encoded(ready: Ready) -> bytes | None:
+    """What goes out with the frozen edits, in the encoding that it came in; None if as it came."""
+    if ready.laid.found is None or ready.observed:
+        return None
+    coding = ready.job.headers.get("content-encoding")
+    return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
+
+
+def because(result: Result, reason: str) -> Result:
+    """The same, with why no step was taken although one was due."""
+    outcome = replace(result.outcome, reason=reason)
+    if outcome.action is Action.UNDER_THRESHOLD:
+        outcome = replace(outcome, action=Action.NO_STEP)
+    return replace(result, outcome=outcome)
