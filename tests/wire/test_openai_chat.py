@@ -156,7 +156,9 @@ SHAPES: list[Any] = [
         message("user", [{"type": "text"}]), [(Kind.OPAQUE, '{"type": "text"}', False)], id="odd"
     ),
     pytest.param(
-        message("assistant", "x", reasoning_content="Hm."), [(Kind.PROSE, "x", True)], id="reasons"
+        message("assistant", "x", reasoning_content="Hm."),
+        [(Kind.PROSE, "x", True), (Kind.ENVIRONMENT, "Hm.", False)],
+        id="reasons",
     ),
     pytest.param(message("user", None), [], id="null"),
     pytest.param(message("user"), [], id="nothing"),

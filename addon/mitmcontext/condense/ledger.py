@@ -33,8 +33,10 @@ ten minutes."""
 _AT_ONCE: Final = 64
 _ASKED: Final = 50_000
 _LATEST: Final = 16
+# An exchange is some messages long; what grew by more may have been seen before a restart.
+_NEW: Final = 9
 # Steps that edit nothing deeper than the one before are rare: so many may share a link.
-_PLACES: Final = 8
+_PLACES: Final = 16
 
 
 class FrozenEdit(msgspec.Struct, frozen=True, array_like=True):
@@ -150,7 +152,8 @@ class Ledger:
         self._shared = shared
         self._kept = kept
         self._freezing = threading.Lock()
-        # By link: where the entry was that held (or -1), and how much was written until then.
+        # By the last link of a history that was looked up: where the entry was that held (or -1),
+        # and how much was written until then. It says nothing of that link itself, or behind it.
         self._asked: LRUCache[bytes, tuple[int, int]] = LRUCache(_ASKED)
         self._asking = threading.Lock()
         self._writes = 0
@@ -164,25 +167,31 @@ class Ledger:
         certain, found = self.near(links)
         if not certain:
             self._fetch(links)
+            writes = self._writes
             found = self._scan(links)
-            self._note(links, found)
+            self._note(links, found, writes)
         return found
 
     def near(self, links: Sequence[bytes]) -> tuple[bool, Found | None]:
         """What is found in memory, and whether that is certain to be all there is."""
+        writes = self._writes
         mark = self._latest_mark(links)
-        if mark is not None and mark[1] == self._writes and not self._shared:
-            # Nothing was written since this conversation was looked up.
-            found = self._at(links, mark[0])
-            if mark[0] < 0 or found is not None:
-                self._note(links, found)
-                return True, found
-        found = self._scan(links)
-        certain = self._far is None or (
-            not self._shared and mark is not None and mark[0] == (found.at if found else -1)
-        )
+        if mark is None or self._shared:
+            found = self._scan(links)
+            certain = self._far is None
+        else:
+            index, at, written = mark
+            # What lies behind the mark was never looked up; only a few messages of it can be new.
+            found = self._scan(links, index)
+            if found is None:
+                # Nothing was written since: what held then still does.
+                found = self._at(links, at) if written == writes else self._scan(links)
+                certain = at == (found.at if found else -1)
+            else:
+                certain = True
+            certain = self._far is None or (certain and len(links) - index <= _NEW)
         if certain:
-            self._note(links, found)
+            self._note(links, found, writes)
         return certain, found
 
     def freeze(self, links: Sequence[bytes], entry: Entry, base: Found | None) -> Found:
@@ -214,21 +223,33 @@ class Ledger:
             self._wrote()
             return Found(at, entry if kept == value else _decoded(kept))
 
-    def confirm(self, links: Sequence[bytes], found: Found) -> None:
-        """The provider took a request with this entry: it lives on, from now on."""
-        for place in range(self._place(links[found.at])):
-            key = _key(links[found.at], place)
+    def confirm(self, links: Sequence[bytes], found: Found) -> bool:
+        """The provider took a request with this entry: it lives on. Whether that is certain.
+
+        What one of the shelves missed or lost gets it from the other.
+        """
+        keys = [_key(links[found.at], place) for place in range(_PLACES)]
+        near = self._near.get_many(keys)
+        for key in near:
             self._near.extend(key, self._kept)
-            if self._far:
-                self._far.extend(key, self._kept)
+        if self._far is None:
+            return True
+        far = self._far.get_many(keys)
+        for key, value in near.items():
+            if key not in far:
+                self._far.add(key, value, self._kept)
+        extended = [self._far.extend(key, self._kept) for key in near | far]
+        return bool(extended) and all(extended)
 
     def retract(self, links: Sequence[bytes], found: Found) -> None:
         """Take an entry back, so that the one before it holds again."""
-        place = self._place(links[found.at]) - 1
-        key = _key(links[found.at], place)
-        held = self._near.get_many([key]).get(key)
-        if held is not None and _decoded(held) == found.entry:
-            self._delete([key])
+        with self._freezing:
+            self._fetch([links[found.at]])
+            place = self._place(links[found.at]) - 1
+            key = _key(links[found.at], place)
+            held = self._near.get_many([key]).get(key)
+            if held is not None and _is_same(_decoded(held), found.entry):
+                self._delete([key])
 
     def forget(self, link: bytes) -> int:
         """Remove the entry at a link and all that it went on from; how many there were."""
@@ -265,9 +286,10 @@ class Ledger:
         if self._far:
             self._far.delete(keys)
 
-    def _scan(self, links: Sequence[bytes]) -> Found | None:
-        for end in range(len(links) - 1, 0, -_AT_ONCE):
-            places = range(end - 1, max(-1, end - 1 - _AT_ONCE), -1)
+    def _scan(self, links: Sequence[bytes], first: int = 0) -> Found | None:
+        """The deepest entry in memory from link `first` on."""
+        for end in range(len(links) - 1, first, -_AT_ONCE):
+            places = range(end - 1, max(first - 1, end - 1 - _AT_ONCE), -1)
             held = self._near.get_many([_key(links[at], 0) for at in places])
             for at in places:
                 if _key(links[at], 0) in held:
@@ -295,19 +317,21 @@ class Ledger:
         with self._asking:
             self._writes += 1
 
-    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, int] | None:
-        """What was noted at one of the latest links; None for whoever was not here lately.
+    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, int, int] | None:
+        """Index and content of a mark at one of the latest links; None for who was not here.
 
         That is somebody new, a fork, or another proxy's.
         """
         with self._asking:
-            latest = links[: -_LATEST - 1 : -1]
-            return next((self._asked[link] for link in latest if link in self._asked), None)
+            for index in range(len(links) - 1, max(-1, len(links) - 1 - _LATEST), -1):
+                if links[index] in self._asked:
+                    return (index, *self._asked[links[index]])
+        return None
 
-    def _note(self, links: Sequence[bytes], found: Found | None) -> None:
+    def _note(self, links: Sequence[bytes], found: Found | None, writes: int) -> None:
         if links:
             with self._asking:
-                self._asked[links[-1]] = (found.at if found else -1), self._writes
+                self._asked[links[-1]] = (found.at if found else -1), writes
 
     def _at(self, links: Sequence[bytes], at: int) -> Found | None:
         """The newest entry at a link, but for the last message's."""
@@ -317,23 +341,29 @@ class Ledger:
         return Found(at, self._newest(links[at], first)) if first is not None else None
 
     def _newest(self, link: bytes, first: bytes) -> Entry:
-        later = self._near.get_many([_key(link, place) for place in range(1, _PLACES)])
         held = first
         for place in range(1, _PLACES):
-            if _key(link, place) not in later:
+            later = self._near.get_many([_key(link, place)])
+            if not later:
                 break
             held = later[_key(link, place)]
         return _decoded(held)
 
     def _place(self, link: bytes) -> int:
+        """The first free place of a link; `_PLACES` where there is none."""
         held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
-        return next((p for p in range(_PLACES) if _key(link, p) not in held), _PLACES - 1)
+        return next((p for p in range(_PLACES) if _key(link, p) not in held), _PLACES)
 
 
 @lru_cache(maxsize=64)
 def _decoded(kept: bytes) -> Entry:
     """The entry; the same object for the same bytes, while they are in use."""
     return _DECODER.decode(kept)
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    """Whether two are equal, also where one was read before a live reload."""
+    return _ENCODER.encode(one) == _ENCODER.encode(other)
 
 
 def home(entry: Entry, base: Found | None) -> int:

@@ -159,7 +159,10 @@ class ContextAddon:
         self._pending[flow.id] = result
         if result.raw is not None:
             _commit(request, result.raw)
-        self._conclude(flow, result)
+        try:
+            self._conclude(flow, result)
+        except Exception as error:  # noqa: BLE001 - the request is right; only showing it failed
+            self._figures.failed(type(error).__name__)
 
     def _conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""

@@ -76,6 +76,8 @@ class Worker:
 
     def __init__(self, kept: Carried, shelves: Shelves, ledger_ttl: float) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext")
+        # Planning may take seconds, and must not hold up what is frozen already.
+        self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext-read")
         self._encodings: dict[str, Encoding] = {}
         self._ledger = Ledger(
             Memory(kept["near"]), shelves.far, shared=shelves.shared, kept=ledger_ttl
@@ -83,7 +85,7 @@ class Worker:
         self._far = shelves.far
         self._shared = shelves.shared
         self._calibrations_kept: TTLCache[str, bool] = TTLCache(1_000, _CALIBRATION_SECONDS)
-        self._calibrations_read: set[str] = set()
+        self._calibrations_read: LRUCache[str, bool] = LRUCache(10_000)
         self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
             _CHANGES_SIZE, getsizeof=_size_of
         )
@@ -93,7 +95,9 @@ class Worker:
         self._refused = kept["refused"]
         self._calibration = Calibration()
         self._key = shelves.tenants
-        self._confirmed: TTLCache[bytes, bool] = TTLCache(10_000, _CONFIRM_SECONDS)
+        self._confirmed: TTLCache[bytes, bool] = TTLCache(
+            10_000, min(_CONFIRM_SECONDS, ledger_ttl / 4)
+        )
         self.known = Known(MemoryStore(kept["messages"]), self._count)
 
     def warm_up(self) -> None:
@@ -162,7 +166,7 @@ class Worker:
 
     async def _in_time(self, work: Callable[[], _T]) -> _T:
         async with asyncio.timeout(_READ_SECONDS):
-            return await self._run(work)
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     async def count_later(self, result: Result) -> Result:
         """Count a request that was forwarded uncounted."""
@@ -201,9 +205,10 @@ class Worker:
         if laid.found is None:
             return
         link = laid.sent.links[laid.found.at] + bytes([laid.found.entry.step % 256])
-        if link not in self._confirmed:
+        if link not in self._confirmed and await self._run(
+            partial(self._ledger.confirm, laid.sent.links, laid.found)
+        ):
             self._confirmed[link] = True
-            await self._run(partial(self._ledger.confirm, laid.sent.links, laid.found))
 
     def learn(self, result: Result, reported: int) -> None:
         """Correct later estimates by what the provider reported for this request."""
@@ -218,6 +223,7 @@ class Worker:
 
     def forget(self, link: bytes) -> int:
         """Remove what is frozen at a link, and before it; how many entries there were."""
+        self._confirmed.clear()
         return self._ledger.forget(link)
 
     async def clean_up(self) -> None:
@@ -298,7 +304,8 @@ class Worker:
         """Take over what was learned before the last start, or by another proxy."""
         if self._far is None or (key in self._calibrations_read and not self._shared):
             return
-        self._calibrations_read.add(key)
+        with self._changes_lock:
+            self._calibrations_read[key] = True
         kept = self._far.get_many([self._named(key)]).get(self._named(key))
         if kept is not None:
             try:

@@ -6,6 +6,7 @@ ratios. A median, so that no single odd answer moves it; clamped, so that nothin
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from statistics import median
@@ -20,36 +21,41 @@ class Calibration:
 
     def __init__(self, keys: int = 1_000) -> None:
         self._bound = keys
+        self._lock = threading.Lock()
         self._ratios: OrderedDict[str, deque[float]] = OrderedDict()
 
     def learn(self, key: str, estimated: int, reported: int) -> None:
         """Take note of one answer: uncorrected estimate and reported size of the same body."""
         if estimated < SMALLEST_ESTIMATE or not reported > 0:
             return
-        ratios = self._ratios.setdefault(key, deque(maxlen=RATIOS_KEPT))
-        ratios.append(min(max(reported / estimated, LOWEST), HIGHEST))
-        self._ratios.move_to_end(key)
-        while len(self._ratios) > self._bound:
-            self._ratios.popitem(last=False)
+        with self._lock:
+            ratios = self._ratios.setdefault(key, deque(maxlen=RATIOS_KEPT))
+            ratios.append(min(max(reported / estimated, LOWEST), HIGHEST))
+            self._ratios.move_to_end(key)
+            while len(self._ratios) > self._bound:
+                self._ratios.popitem(last=False)
 
     def factor(self, key: str) -> float:
         """What to multiply an estimate by; 1.0 where nothing was learned."""
-        ratios = self._ratios.get(key)
-        if not ratios:
-            return 1.0
-        self._ratios.move_to_end(key)
-        return median(ratios)
+        with self._lock:
+            ratios = self._ratios.get(key)
+            if not ratios:
+                return 1.0
+            self._ratios.move_to_end(key)
+            return median(ratios)
 
     def ratios(self, key: str) -> tuple[float, ...]:
         """What was learned, the oldest first; to be kept and given to `restore`."""
-        return tuple(self._ratios.get(key, ()))
+        with self._lock:
+            return tuple(self._ratios.get(key, ()))
 
     def restore(self, key: str, ratios: Iterable[float]) -> None:
         """Take over what was learned elsewhere, in place of what was known here."""
         sound = [ratio for ratio in ratios if LOWEST <= ratio <= HIGHEST]
         if sound:
-            self._ratios[key] = deque(sound, maxlen=RATIOS_KEPT)
-            self._ratios.move_to_end(key)
+            with self._lock:
+                self._ratios[key] = deque(sound, maxlen=RATIOS_KEPT)
+                self._ratios.move_to_end(key)
 
     def __len__(self) -> int:
         """The number of keys known."""

@@ -159,6 +159,9 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
         if isinstance(event.get("input_tokens"), int):
             return Usage(input_tokens=event["input_tokens"])
         return None
+    if event.get("type") == "message_delta" and usage.get("server_tool_use"):
+        # Summed over the rounds of a server's tool: more than ever stood in the window.
+        return Usage(output_tokens=usage.get("output_tokens"))
     fresh, read_, written = (
         usage.get(key)
         for key in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

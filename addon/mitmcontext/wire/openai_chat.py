@@ -186,7 +186,10 @@ def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> 
         return [Part(kind, said, content, content, call_id, name, digest=digest)]
     if not is_array(text, content):
         raise Unreadable("a message's content is neither text nor parts")
-    return [_part(text, raw, role, call_id, span) for span in spans.elements(text, content)]
+    parts = [_part(text, raw, role, call_id, span) for span in spans.elements(text, content)]
+    if not parts and (call_id or name):
+        return [Part(Kind.RESULT, "", content, None, call_id, name)]
+    return parts
 
 
 def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
@@ -235,8 +238,16 @@ def _called(text: bytes, span: Span) -> tuple[str, str]:
 
 
 def _side_parts(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
-    """A refusal or spoken answer: kept whole, since only the provider knows what it means."""
-    return [
+    """A refusal or spoken answer: kept whole, since only the provider knows what it means.
+
+    Reasoning that a server wants back counts, and goes with its message.
+    """
+    reasoning = [
+        Part(Kind.ENVIRONMENT, text_of(text, fields[key]), fields[key])
+        for key in ("reasoning_content", "reasoning")
+        if key in fields and is_string(text, fields[key])
+    ]
+    return reasoning + [
         Part(
             Kind.OPAQUE,
             text[slice(*fields[key])].decode(),
