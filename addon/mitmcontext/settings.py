@@ -175,7 +175,9 @@ class Settings:
         "0.80", share, "Utilisation at which a history is condensed if that frees enough."
     )
     condensation_critical_threshold: float = setting(
-        "0.90", share, "Utilisation at which a history is condensed in any case."
+        "0.90",
+        share,
+        "Utilisation that counts as critical; a step still has to free 15 % of the window.",
     )
     condensation_target: float = setting(
         "0.50",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmcontext.values import Kind, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.values import Kind, Span, Standing, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import system_texts, tool_count
 
-CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
 MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 LOG = "\n".join(f"  {n}: state={n * 7}; path=/srv/app/{n}.py" for n in range(100))
 
@@ -651,56 +647,6 @@ def error(said: str, kind: str = "invalid_request_error") -> bytes:
 )
 def test_a_refused_shape_is_told_from_other_refusals(status: int, body: bytes, shape: bool) -> None:
     assert MESSAGES.refuses_shape(status, body) == shape
-
-
-# What real clients send.
-
-
-def captured() -> list[Any]:
-    found = []
-    for path in sorted(CAPTURES.glob("*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                where = str(row.get("path", "")).partition("?")[0]
-                if api_for(str(row.get("method")), where) is MESSAGES:
-                    found.append(pytest.param(row, id=f"{path.name[:-9]}-{row['seq']}"))
-    missing = pytest.mark.skip("needs the captures of real clients")
-    return found or [pytest.param({}, marks=missing)]
-
-
-@pytest.mark.parametrize("row", captured())
-def test_captured_requests_are_read_whole(row: dict[str, Any]) -> None:
-    body = dumped(row["body"])
-    found = MESSAGES.read(body)
-    messages = [MESSAGES.parse(found.raw(at)) for at in range(len(found.spans))]
-    assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
-    kinds = {part.kind for message in messages for part in message.parts}
-    assert Kind.OPAQUE not in kinds
-    assert Kind.TYPED in kinds
-    assert all(message.editable or message.role == "system" for message in messages)
-    assert all(part.text for message in messages for part in message.parts)
-    if row["body"].get("system"):
-        assert all(said for _, said in system_texts(found))
-    assert tool_count(found) == len(row["body"].get("tools") or [])
-
-
-def chained(requests: list[Request]) -> list[list[bytes]]:
-    return [[MESSAGES.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
-
-
-@pytest.mark.parametrize("name", ["default-opus-5-5", "haiku-multiturn"])
-def test_captured_turns_extend_each_other(name: str) -> None:
-    path = next(iter(CAPTURES.glob(f"claude-code-*__{name}.jsonl.gz")), None)
-    if path is None:
-        pytest.skip("needs the captures of real clients")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    bodies = [dumped(row["body"]) for row in rows if row["path"].startswith("/v1/messages?")]
-    chains = chained([MESSAGES.read(body) for body in bodies])
-    assert len(chains) > 2
-    grown = [after[: len(before)] == before for before, after in pairwise(chains)]
-    assert all(grown)
 
 
 def test_no_span_where_nothing_stands() -> None:

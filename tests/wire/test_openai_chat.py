@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from mitmcontext.wire import api_for
 from mitmcontext.wire.api import tool_count
 from mitmcontext.wire.openai_chat import CHAT
 
-CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
 MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -504,28 +501,3 @@ def error(said: str, code: str | None = None) -> bytes:
 )
 def test_a_refused_shape_is_told_from_other_refusals(status: int, body: bytes, shape: bool) -> None:
     assert CHAT.refuses_shape(status, body) == shape
-
-
-# What real clients send.
-
-
-def captured() -> list[Any]:
-    found = []
-    for path in sorted(CAPTURES.glob("*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                where = str(row.get("path", "")).partition("?")[0]
-                if api_for(str(row.get("method")), where) is CHAT:
-                    found.append(pytest.param(row, id=f"{path.name[:-9]}-{row['seq']}"))
-    missing = pytest.mark.skip("needs the captures of real clients")
-    return found or [pytest.param({}, marks=missing)]
-
-
-@pytest.mark.parametrize("row", captured())
-def test_captured_requests_are_read_whole(row: dict[str, Any]) -> None:
-    found = CHAT.read(dumped(row["body"]))
-    messages = [CHAT.parse(found.raw(at)) for at in range(len(found.spans))]
-    assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
-    assert all(message.editable and message.parts for message in messages)
-    assert all(part.kind is not Kind.OPAQUE for m in messages for part in m.parts)

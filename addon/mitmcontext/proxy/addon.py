@@ -329,7 +329,7 @@ class ContextAddon:
             return
         flow.response = again
         if again.status_code < 400:
-            worker.retract(result)
+            await worker.retract(result)
             reason = "the provider refused the rewritten request; sent again without the step"
             _log.warning("mitmcontext: %s", reason)
             outcome = replace(result.outcome, action=Action.FAILED_OPEN, reason=reason)

@@ -191,11 +191,11 @@ class Worker:
         ready = replace(result.ready, laid=before)
         return await self._run(partial(encoded, ready)) or result.ready.job.raw
 
-    def retract(self, result: Result) -> None:
+    async def retract(self, result: Result) -> None:
         """Take back the newest step of a conversation, and take none there any more."""
         laid = result.ready.laid
         if laid.found is not None:
-            self._ledger.retract(laid.sent.links, laid.found)
+            await self._run(partial(self._ledger.retract, laid.sent.links, laid.found))
             self._refused[laid.sent.links[laid.found.at]] = True
             self._prefixes.forget(laid.sent.links)
 

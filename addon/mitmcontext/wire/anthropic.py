@@ -16,14 +16,16 @@ from mitmcontext.wire.api import (
     block_digest,
     is_array,
     is_null,
-    is_object,
     is_string,
+    is_true,
     message_digest,
+    messages_in,
     number_of,
     outer,
     quoted,
     string_digest,
     text_of,
+    without_media,
 )
 from mitmcontext.wire.typed import kind_of_user_text
 
@@ -59,9 +61,6 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
     fields = spans.unique(text, outer(text), _DECIDING)
     if "messages" not in fields or "model" not in fields:
         raise Unreadable("no messages or no model")
-    found = tuple(elements(text, fields["messages"]))
-    if not found or not all(is_object(text, span) for span in found):
-        raise Unreadable("messages are not objects")
     system = fields.get("system")
     managed = text[slice(*fields.get("context_management", Span(0, 0)))]
     head = text[system.start : system.start + 2_000] if system else b""
@@ -69,11 +68,11 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         body=body,
         model=text_of(text, fields["model"]),
         array=fields["messages"],
-        spans=found,
+        spans=messages_in(elements, text, fields["messages"]),
         system=system,
         tools=fields["tools"] if "tools" in fields and is_array(text, fields["tools"]) else None,
         max_output=number_of(text, fields.get("max_tokens")),
-        stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
+        stream=is_true(text, fields.get("stream")),
         attested=_ATTESTATION.search(head) is not None,
         edited_by_server=_SERVER_EDITS.search(managed) is not None,
     )
@@ -223,7 +222,7 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
     if name == "image":
         return Part(Kind.IMAGE, "", span, images=1, digest=digest, marked=marked)
     kind = Kind.DOCUMENT if name == "document" else Kind.OPAQUE
-    return Part(kind, _bounded(text, span), span, digest=digest, marked=marked)
+    return Part(kind, without_media(text, span), span, digest=digest, marked=marked)
 
 
 def _result(text: bytes, content: Span | None) -> tuple[str, int, Span | None]:
@@ -245,14 +244,9 @@ def _result(text: bytes, content: Span | None) -> tuple[str, int, Span | None]:
             images += 1
             known = False
         else:
-            said.append(_bounded(text, span))
+            said.append(without_media(text, span))
             known = False
     return "\n".join(said), images, content if known else None
-
-
-def _bounded(text: bytes, span: Span) -> str:
-    """What an item that we do not know counts as: its JSON, base64 data left out."""
-    return re.sub(rb'"[A-Za-z0-9+/=]{2000,}"', b'""', text[slice(*span)]).decode()
 
 
 def _nested_marker(value: bytes) -> bytes:

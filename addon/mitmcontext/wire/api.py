@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -13,6 +14,7 @@ from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unr
 from mitmcontext.wire import spans
 
 MARKER: Final = "cache_control"
+_BASE64: Final = re.compile(rb'"[A-Za-z0-9+/=]{2000,}"')
 
 
 Elements = Callable[[bytes, Span], list[Span]]
@@ -103,6 +105,28 @@ def optional_text(raw: bytes, span: Span | None) -> str:
         Unreadable: something else stands there.
     """
     return "" if span is None or is_null(raw, span) else text_of(raw, span)
+
+
+def messages_in(elements: Elements, text: bytes, array: Span) -> tuple[Span, ...]:
+    """The spans of a request's messages.
+
+    Raises:
+        Unreadable: there are none, or one of them is no object.
+    """
+    found = tuple(elements(text, array))
+    if not found or not all(is_object(text, span) for span in found):
+        raise Unreadable("messages are not objects")
+    return found
+
+
+def is_true(text: bytes, span: Span | None) -> bool:
+    """Whether `true` stands at `span`."""
+    return span is not None and text[slice(*span)] == b"true"
+
+
+def without_media(text: bytes, span: Span) -> str:
+    """What an item that we do not know counts as: its JSON, base64 data left out."""
+    return _BASE64.sub(b'""', text[slice(*span)]).decode()
 
 
 def number_of(raw: bytes, span: Span | None) -> int | None:

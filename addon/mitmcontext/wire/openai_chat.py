@@ -18,13 +18,16 @@ from mitmcontext.wire.api import (
     is_null,
     is_object,
     is_string,
+    is_true,
     message_digest,
+    messages_in,
     number_of,
     optional_text,
     outer,
     quoted,
     string_digest,
     text_of,
+    without_media,
 )
 from mitmcontext.wire.typed import kind_of_user_text
 
@@ -65,18 +68,15 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
     fields = spans.unique(text, outer(text), _DECIDING)
     if "messages" not in fields:
         raise Unreadable("no messages")
-    found = tuple(elements(text, fields["messages"]))
-    if not found or not all(is_object(text, span) for span in found):
-        raise Unreadable("messages are not objects")
     asked = [number_of(text, fields.get(n)) for n in ("max_completion_tokens", "max_tokens")]
     return Request(
         body=body,
         model=text_of(text, fields["model"]) if "model" in fields else "",
         array=fields["messages"],
-        spans=found,
+        spans=messages_in(elements, text, fields["messages"]),
         tools=next((fields[n] for n in _TOOLS if n in fields and is_array(text, fields[n])), None),
         max_output=next((number for number in asked if number is not None), None),
-        stream=text[slice(*fields.get("stream", Span(0, 0)))] == b"true",
+        stream=is_true(text, fields.get("stream")),
     )
 
 
@@ -203,7 +203,7 @@ def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
         return Part(kind, said, span, fields["text"], call_id, digest=digest, marked=marked)
     if name == "image_url":
         return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=digest, marked=marked)
-    said = re.sub(rb'"[A-Za-z0-9+/=]{2000,}"', b'""', text[slice(*span)]).decode()
+    said = without_media(text, span)
     return Part(Kind.OPAQUE, said, span, call_id=call_id, digest=digest, marked=marked)
 
 

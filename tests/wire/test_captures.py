@@ -1,0 +1,76 @@
+"""What real clients send, where recordings of it are at hand: each request is read whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mitmcontext.values import Kind
+from mitmcontext.wire import api_for
+from mitmcontext.wire.anthropic import MESSAGES
+from mitmcontext.wire.api import Api, system_texts, tool_count
+from mitmcontext.wire.openai_chat import CHAT
+
+CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
+MISSING = "needs the captures of real clients"
+
+
+def dumped(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def captured(api: Api) -> list[Any]:
+    """The recorded requests that are for this API, one case each."""
+    found = []
+    for path in sorted(CAPTURES.glob("*.jsonl.gz")):
+        for row in rows_of(path):
+            where = str(row.get("path", "")).partition("?")[0]
+            if api_for(str(row.get("method")), where) is api:
+                found.append(pytest.param(row, id=f"{path.name[:-9]}-{row['seq']}"))
+    return found or [pytest.param({}, marks=pytest.mark.skip(MISSING))]
+
+
+@pytest.mark.parametrize("row", captured(MESSAGES))
+def test_messages_are_read_whole(row: dict[str, Any]) -> None:
+    found = MESSAGES.read(dumped(row["body"]))
+    messages = [MESSAGES.parse(found.raw(at)) for at in range(len(found.spans))]
+    assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
+    kinds = {part.kind for message in messages for part in message.parts}
+    assert Kind.OPAQUE not in kinds
+    assert Kind.TYPED in kinds
+    assert all(message.editable or message.role == "system" for message in messages)
+    assert all(part.text for message in messages for part in message.parts)
+    if row["body"].get("system"):
+        assert all(said for _, said in system_texts(found))
+    assert tool_count(found) == len(row["body"].get("tools") or [])
+
+
+@pytest.mark.parametrize("row", captured(CHAT))
+def test_chats_are_read_whole(row: dict[str, Any]) -> None:
+    found = CHAT.read(dumped(row["body"]))
+    messages = [CHAT.parse(found.raw(at)) for at in range(len(found.spans))]
+    assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
+    assert all(message.editable and message.parts for message in messages)
+    assert all(part.kind is not Kind.OPAQUE for m in messages for part in m.parts)
+
+
+@pytest.mark.parametrize("name", ["default-opus-5-5", "haiku-multiturn"])
+def test_turns_extend_each_other(name: str) -> None:
+    path = next(iter(CAPTURES.glob(f"claude-code-*__{name}.jsonl.gz")), None)
+    if path is None:
+        pytest.skip(MISSING)
+    rows = [row for row in rows_of(path) if row["path"].startswith("/v1/messages?")]
+    requests = [MESSAGES.read(dumped(row["body"])) for row in rows]
+    chains = [[MESSAGES.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
+    assert len(chains) > 2
+    assert all(after[: len(before)] == before for before, after in pairwise(chains))
