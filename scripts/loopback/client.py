@@ -38,11 +38,12 @@ class Response:
 class Connection:
     """One connection to a host through a proxy, kept for several requests."""
 
-    def __init__(self, proxy_port: int, authority: Path, host: str) -> None:
+    def __init__(self, proxy_port: int, authority: Path, host: str, port: int = 443) -> None:
         self.host = host
         self._buffer = b""
         plain = socket.create_connection(("127.0.0.1", proxy_port), _SECONDS)
-        plain.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        place = f"{host}:{port}"
+        plain.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
         greeting = b""
         while not greeting.endswith(b"\r\n\r\n"):
             greeting += plain.recv(1)

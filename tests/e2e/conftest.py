@@ -78,8 +78,8 @@ def connect() -> Iterator[Callable[..., Connection]]:
     """A function that opens a connection to a host through a proxy, for bytes made by hand."""
     with contextlib.ExitStack() as connections:
 
-        def open_(proxy: Child, host: str = HOSTS[0]) -> Connection:
-            connection = Connection(proxy.port, proxy.authority, host)
+        def open_(proxy: Child, host: str = HOSTS[0], port: int = 443) -> Connection:
+            connection = Connection(proxy.port, proxy.authority, host, port)
             connections.callback(connection.close)
             return connection
 

@@ -1,0 +1,104 @@
+"""What the provider refuses for its shape goes out once more, one rung down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from demo.session import Session, encode
+from loopback.answers import Reply
+from loopback.child import Child
+from loopback.client import Connection
+from loopback.provider import Provider, with_windows
+
+StartProxy = Callable[..., Child]
+Connect = Callable[..., Connection]
+Stats = Callable[[Child], dict[str, Any]]
+
+WINDOW = 24_000
+PATH = "/v1/messages?beta=true"
+HEADERS = (("x-api-key", "k"), ("content-type", "application/json"))
+
+
+def refusal(said: str, kind: str = "invalid_request_error", status: int = 400) -> Reply:
+    error = {"type": "error", "error": {"type": kind, "message": said}}
+    return Reply(status=status, error=error)
+
+
+SHAPE = "messages.7: `tool_use` ids were found without `tool_result` blocks immediately after"
+
+
+def until_a_step(connection: Connection, provider: Provider) -> list[bytes]:
+    """Play until the next request is one that is condensed; what is left to play."""
+    sent = [encode(body) for body in Session().requests()]
+    for body in sent[:10]:
+        connection.post(PATH, HEADERS, body)
+    assert [record.wire.body for record in provider.records] == sent[:10]
+    return sent[10:]
+
+
+def test_the_step_is_taken_back_and_none_is_taken_again(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
+    # Our own connection takes the name's address but not the port that the redirection gives.
+    connection = connect(proxy, port=provider.tls_port)
+    step, *more = until_a_step(connection, provider)
+
+    provider.replies.append(refusal(SHAPE))
+    answer = connection.post(PATH, HEADERS, step)
+
+    assert answer.status == 200
+    assert b"message_stop" in answer.body
+    rewritten, original = [record.wire.body for record in provider.records][-2:]
+    assert len(rewritten) < len(step)
+    assert original == step
+    for body in more[:5]:
+        connection.post(PATH, HEADERS, body)
+    assert [record.wire.body for record in provider.records][-5:] == more[:5]
+    found = stats(proxy)
+    assert found["requests"]["refused_after_rewrite"] == 1
+    assert found["prefix_breaks_unexplained"] == 0
+
+
+def test_where_the_request_itself_is_at_fault_the_step_stays(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
+    connection = connect(proxy, port=provider.tls_port)
+    step, *more = until_a_step(connection, provider)
+
+    provider.replies.extend([refusal(SHAPE), refusal(SHAPE)])
+    assert connection.post(PATH, HEADERS, step).status == 400
+    connection.post(PATH, HEADERS, more[0])
+
+    assert len(provider.records[-1].wire.body) < len(more[0])
+    assert stats(proxy)["requests"]["refused_after_rewrite"] == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(refusal("prompt is too long: 25000 tokens > 24000 maximum"), id="length"),
+        pytest.param(refusal("Overloaded", "overloaded_error", 529), id="overloaded"),
+        pytest.param(refusal("Number of tokens", "rate_limit_error", 429), id="rate"),
+    ],
+)
+def test_other_refusals_are_none_of_ours(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats, reply: Reply
+) -> None:
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
+    connection = connect(proxy, port=provider.tls_port)
+    step, *_ = until_a_step(connection, provider)
+
+    provider.replies.append(reply)
+    answer = connection.post(PATH, HEADERS, step)
+
+    assert answer.status == reply.status
+    assert len(provider.records) == 11
+    assert stats(proxy)["requests"]["refused_after_rewrite"] == 0
