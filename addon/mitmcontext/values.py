@@ -115,6 +115,9 @@ class Message:
     The digest leaves `cache_control` out and takes a string for a single text block, since
     clients move the one and flip the other while the message stays the same. `editable` is False
     where something is odd (an unknown key, a lone surrogate): such a message is kept whole.
+    `role` is one of "system", "developer", "user", "assistant", "tool" and "function", whatever
+    the API calls it. `item` marks an item of an API that lists a call, its reasoning and its
+    result each on its own.
     """
 
     role: str
@@ -122,11 +125,17 @@ class Message:
     digest: bytes
     markers: int = 0
     editable: bool = True
+    item: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as read: what decides about it, and where its messages lie in `body`."""
+    """One request as read: what decides about it, and where its messages lie in `body`.
+
+    `system` is a string, a list of blocks with texts, or an object with a list of such `parts`.
+    `window` is the context window in tokens that the request itself asks for. `hidden` says that
+    the provider adds history which the body does not hold.
+    """
 
     body: bytes
     model: str
@@ -138,6 +147,8 @@ class Request:
     stream: bool = False
     attested: bool = False
     edited_by_server: bool = False
+    window: int | None = None
+    hidden: bool = False
 
     def raw(self, index: int) -> bytes:
         """The bytes of one message."""
@@ -156,6 +167,13 @@ class Usage:
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+
+
+class TooLong(NamedTuple):
+    """A provider's refusal of a request's length: the sizes in tokens that it named, if any."""
+
+    sent: int | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

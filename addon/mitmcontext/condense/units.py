@@ -31,14 +31,27 @@ class Kept:
 
 
 def units(messages: Sequence[Message]) -> tuple[Span, ...]:
-    """The units of a history as spans of message indices."""
+    """The units of a history as spans of message indices.
+
+    Where calls and results are items of their own, a unit goes on while a call waits for its
+    result, and over all that the model said in one go: reasoning and the item behind it.
+    """
     found: list[Span] = []
     start = 0
+    waiting: set[str] = set()
     for at, message in enumerate(messages):
-        if at and not _answers(message):
+        if at and not (_answers(message) or waiting or _goes_on(messages[at - 1], message)):
             found.append(Span(start, at))
             start = at
+        if message.item:
+            waiting |= {_ticket(part) for part in message.parts if part.kind is Kind.CALL}
+            waiting -= _answered(message)
     return (*found, Span(start, len(messages))) if messages else ()
+
+
+def _goes_on(before: Message, message: Message) -> bool:
+    """Whether two items are of one answer of the model."""
+    return message.item and message.role == before.role == "assistant"
 
 
 def last_typed(messages: Sequence[Message]) -> int:
@@ -54,7 +67,8 @@ def has_typed(message: Message) -> bool:
 def unpaired(messages: Sequence[Message]) -> frozenset[str]:
     """Ids of calls without a result right behind them, and of results without such a call.
 
-    Results must follow in the messages directly behind the call, before anything else.
+    Results must follow in the messages directly behind the call, before anything else; where
+    calls and results are items of their own they may stand anywhere behind it.
     """
     broken: set[str] = set()
     waiting: list[str] = []
@@ -62,7 +76,7 @@ def unpaired(messages: Sequence[Message]) -> frozenset[str]:
         answered = _answered(message)
         broken |= answered - set(waiting)
         waiting = [call_id for call_id in waiting if call_id not in answered]
-        if not answered:
+        if not answered and not message.item:
             broken |= set(waiting)
             waiting = []
         waiting += [_ticket(part) for part in message.parts if part.kind is Kind.CALL]

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.values import (
+    Kind,
+    Message,
+    Part,
+    Request,
+    Span,
+    Standing,
+    TooLong,
+    Unreadable,
+    Usage,
+)
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import (
     MARKER,
@@ -36,6 +46,12 @@ _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
 # Edits of the history by the server; keeping or clearing thinking changes nothing of ours.
 _SERVER_EDITS: Final = re.compile(rb'"(?:compact|clear_tool_uses)_\d+"')
 _SHAPE: Final = (400, 422)
+_TOO_LONG: Final = re.compile(
+    rb"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", re.IGNORECASE
+)
+_TOO_LONG_WITH_OUTPUT: Final = re.compile(
+    rb"exceed context limit[^0-9]*(\d+)\s*\+\s*(\d+)\s*>\s*(\d+)", re.IGNORECASE
+)
 _NOT_SHAPE: Final = re.compile(
     rb"prompt is too long|exceed context limit|credit balance is too low"
     rb"|(?:invalid|incorrect) (?:x-)?api.?key",
@@ -174,6 +190,20 @@ def refuses_shape(status: int, body: bytes) -> bool:
     return status in _SHAPE and body[:1] == b"{" and _NOT_SHAPE.search(body) is None
 
 
+def refuses_length(status: int, body: bytes) -> TooLong | None:
+    """Whether an answer refuses a request as too long: "prompt is too long: A tokens > B maximum".
+
+    With input and output together it reads "exceed context limit: A + B > C".
+    """
+    if status not in (*_SHAPE, 413):
+        return None
+    if found := _TOO_LONG.search(body):
+        return TooLong(int(found[1]), int(found[2]))
+    if found := _TOO_LONG_WITH_OUTPUT.search(body):
+        return TooLong(int(found[1]), int(found[3]))
+    return TooLong() if b"prompt is too long" in body else None
+
+
 def _text_kind(role: str, text: str) -> Kind:
     if role == "user":
         return kind_of_user_text(text)
@@ -269,4 +299,5 @@ MESSAGES: Final = Api(
     replacement=replacement,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
+    refuses_length=refuses_length,
 )

@@ -10,7 +10,17 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.values import (
+    Kind,
+    Message,
+    Part,
+    Request,
+    Span,
+    Standing,
+    TooLong,
+    Unreadable,
+    Usage,
+)
 from mitmcontext.wire import spans
 
 MARKER: Final = "cache_control"
@@ -26,6 +36,10 @@ class Read(Protocol):
 
     def __call__(self, body: bytes, elements: Elements = spans.elements, /) -> Request:
         """Find the messages of a body, and what decides about them."""
+
+
+def _nothing(_: object) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,11 @@ class Api:
         replacement: (bytes of the value, text) to the bytes that put the text in its place.
         usage_of: one decoded answer, or one event of a streamed one, to what it reports.
         refuses_shape: (status, body) of an answer: does it refuse how the request is built?
+        refuses_length: (status, body) of an answer: the sizes that it names if it refuses the
+            request as too long for the window, else None.
+        model_in_path: the model that a path names, where the body names none; else "".
+        principal: what a request's body says of the account that sends it, where a
+            client's access tokens change in mid-session and say nothing; else "".
     """
 
     name: str
@@ -58,6 +77,9 @@ class Api:
     replacement: Callable[[bytes, str], bytes]
     usage_of: Callable[[Mapping[str, Any]], Usage | None]
     refuses_shape: Callable[[int, bytes], bool]
+    refuses_length: Callable[[int, bytes], TooLong | None]
+    model_in_path: Callable[[str], str] = _nothing
+    principal: Callable[[Request], str] = _nothing
 
 
 def message_of(api: Api, raw: bytes) -> Message:
@@ -222,6 +244,11 @@ def _system_texts(text: bytes, raw: bytes) -> list[tuple[bytes, str]]:
     whole = Span(0, len(text))
     if is_string(text, whole):
         return [(raw, text_of(text, whole))]
+    if is_object(text, whole):
+        parts = spans.unique(text, whole).get("parts")
+        if parts is None:
+            raise Unreadable("a system prompt without parts")
+        whole = parts
     found = []
     for span in spans.elements(text, whole):
         fields = spans.unique(text, span)

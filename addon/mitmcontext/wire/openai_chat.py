@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from mitmcontext.values import Kind, Message, Part, Request, Span, Standing, Unreadable, Usage
+from mitmcontext.values import (
+    Kind,
+    Message,
+    Part,
+    Request,
+    Span,
+    Standing,
+    TooLong,
+    Unreadable,
+    Usage,
+)
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import (
     MARKER,
@@ -48,6 +58,19 @@ _NOT_SHAPE: Final = re.compile(
     re.IGNORECASE,
 )
 _SHAPE: Final = (400, 422)
+_LENGTH: Final = re.compile(
+    rb"context_length_exceeded|maximum context length|exceeds? the (?:model's )?context window"
+    rb"|exceeds the available context size|reduce the length",
+    re.IGNORECASE,
+)
+_WINDOW_SIZE: Final = re.compile(
+    rb"(?:maximum context length (?:is|of)|context window of|context size \()\s*(\d+)",
+    re.IGNORECASE,
+)
+_SENT_SIZE: Final = re.compile(
+    rb"(?:resulted in|requested(?: about)?|request \(|you passed)\s*(\d+)\s*(?:input )?tokens",
+    re.IGNORECASE,
+)
 
 
 def recognises(path: str) -> bool:
@@ -157,6 +180,14 @@ def refuses_shape(status: int, body: bytes) -> bool:
     those that speak of the length; who sends and how often is refused with other statuses.
     """
     return status in _SHAPE and body[:1] == b"{" and _NOT_SHAPE.search(body) is None
+
+
+def refuses_length(status: int, body: bytes) -> TooLong | None:
+    """Whether an answer refuses a request as too long, in the words of OpenAI and its followers."""
+    if status not in (*_SHAPE, 413) or _LENGTH.search(body) is None:
+        return None
+    window, sent = _WINDOW_SIZE.search(body), _SENT_SIZE.search(body)
+    return TooLong(int(sent[1]) if sent else None, int(window[1]) if window else None)
 
 
 def _text_kind(role: str, text: str) -> Kind:
@@ -270,4 +301,5 @@ CHAT: Final = Api(
     replacement=replacement,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
+    refuses_length=refuses_length,
 )
