@@ -279,10 +279,14 @@ class Worker:
         body = bodies.decode(job.raw, coding, settings.context_max_body)
         recollection = Recollection(self._recollections, body)
         request = job.api.read(body, recollection.elements)
+        if not request.model:
+            request = replace(request, model=job.api.model_in_path(job.path))
         standing, why = job.api.standing(job.path, job.headers, request)
         observed = job.observed or self._attested(request, job, settings)
         # What is only observed has a ledger of its own, by links of its own.
         names = [job.api.name, request.model, "observed" if observed else "condensed"]
+        if job.login and (principal := job.api.principal(request)):
+            job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
         seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
         family = family_of(request.model)
         sent = pipeline.read(job.api, family, request, seed, self.known, recollection.stretch)
@@ -330,6 +334,8 @@ class Worker:
         return ""
 
     def _window(self, ready: Ready) -> Window:
+        if ready.request.window is not None:
+            return Window(ready.request.window, None, None)
         named = ready.job.api.model_name(ready.job.headers, ready.request)
         return window_of(named, ready.settings.context_windows)
 
