@@ -30,8 +30,10 @@ from .counting import MODELS, Model, count, model_named, weigh
 from .http1 import Closed, Wire, chunk_of, head_of, read_request
 from .prefix import fingerprints, first_difference
 from .refusal import Refusal
+from .speaking import Said, Speaking
 
 HOSTS = ("api.anthropic.com", "api.openai.com")
+SPEAKING: tuple[Speaking, ...] = ()
 _LARGEST_LINE = 64 * 1024 * 1024
 
 
@@ -84,6 +86,7 @@ class Account:
     openai: rules_openai.Memory = field(default_factory=rules_openai.Memory)
     cache: PromptCache = field(default_factory=PromptCache)
     last: list[bytes] = field(default_factory=list)
+    memories: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Answer:
 
 
 class Provider:
-    """Both providers in one server; the path says which one is meant.
+    """All providers in one server; the path says which one is meant.
 
     `replies` are said in their order, then `default` for ever. Of `records` the newest `keep`
     are kept; `number`, `accepted`, `refused` and `breaks`
@@ -150,7 +153,8 @@ class Provider:
     def _judge(self, record: Record) -> Answer:
         if not record.api or record.wire.method != "POST":
             return self._refuse(record, Refusal("Not Found", 404, "not_found_error"))
-        if not record.key:
+        speaking = _speaking(record)
+        if not record.key and (speaking is None or speaking.needs_key):
             message = (
                 "x-api-key header is required"
                 if record.api.startswith("anthropic")
@@ -161,6 +165,8 @@ class Provider:
             record.body = _parse(record.wire)
         except (ValueError, RecursionError, Undecodable):
             return self._refuse(record, Refusal("The request body is not valid JSON"))
+        if speaking is not None:
+            return self._speak(record, speaking)
         if record.api == "anthropic.count_tokens":
             return self._count(record)
         return self._converse(record)
@@ -200,9 +206,39 @@ class Provider:
             return self._anthropic(record, account, model, reply)
         return self._openai(record, account, model, reply)
 
-    def _watch(self, record: Record, account: Account) -> None:
-        """Note whether this request still begins with the account's last one."""
-        now = fingerprints(record.body)
+    def _speak(self, record: Record, speaking: Speaking) -> Answer:
+        """A request of an API that stands in `SPEAKING`."""
+        wire, account = record.wire, self.account(record.key)
+        memory = account.memories.setdefault(speaking.name, speaking.memory(record.key.encode()))
+        name = speaking.model(wire, record.body) if isinstance(record.body, dict) else ""
+        model = model_named(name, self.models)
+        counting = speaking.counts(wire)
+        reply = Reply()
+        if not counting:
+            reply = self.replies.popleft() if self.replies else self.default
+        if reply.status != 200:
+            refusal = Refusal("Overloaded", reply.status, "overloaded_error")
+            return self._refuse(record, refusal, reply.error)
+        refused = speaking.check(record.body, memory, wire, model)
+        if refused is not None:
+            return self._refuse(record, refused)
+        # What stands before the messages and they themselves, in the form that is counted.
+        told = {**speaking.head(record.body), "messages": speaking.history(record.body)}
+        record.tokens = count(told, model)
+        if counting:
+            return _json(200, speaking.counted(record.tokens))
+        self.accepted += 1
+        self._watch(record, account, told)
+        record.usage = usage = Usage(*account.cache.openai(told, model), output=_output(reply))
+        said = speaking.answer(wire, record.body, record.number, reply, usage, memory)
+        return _said(said)
+
+    def _watch(self, record: Record, account: Account, told: Any = None) -> None:
+        """Note whether this request still begins with the account's last one.
+
+        `told` is its form with `messages`, where the API has another one.
+        """
+        now = fingerprints(told or record.body)
         record.broke = first_difference(account.last, now)
         account.last = now
         if record.broke is not None:
@@ -239,6 +275,8 @@ class Provider:
         self.refused.append((record.number, refusal))
         if error is not None:
             return _json(refusal.status, error)
+        if (speaking := _speaking(record)) is not None:
+            return _json(refusal.status, speaking.say(refusal, record.number))
         if record.api == "openai":
             return _json(refusal.status, rules_openai.say(refusal))
         return _json(refusal.status, rules_anthropic.say(refusal, f"req_{record.number:08d}"))
@@ -372,6 +410,9 @@ def _window(model: Model, windows: dict[str, int]) -> int:
 
 
 def _api_of(wire: Wire) -> str:
+    for speaking in SPEAKING:
+        if speaking.recognises(wire):
+            return speaking.name
     if wire.path.endswith("/v1/messages/count_tokens"):
         return "anthropic.count_tokens"
     if wire.path.endswith("/v1/messages"):
@@ -379,8 +420,14 @@ def _api_of(wire: Wire) -> str:
     return "openai" if wire.path.endswith("/chat/completions") else ""
 
 
+def _speaking(record: Record) -> Speaking | None:
+    return next((one for one in SPEAKING if one.name == record.api), None)
+
+
 def _key_of(wire: Wire) -> str:
-    return wire.header("x-api-key") or wire.header("authorization").removeprefix("Bearer ")
+    headers = ("x-api-key", "api-key", "x-goog-api-key")
+    named = next((wire.header(name) for name in headers if wire.header(name)), "")
+    return named or wire.header("authorization").removeprefix("Bearer ")
 
 
 def _betas_of(wire: Wire) -> frozenset[str]:
@@ -399,9 +446,16 @@ def _no_constant(name: str) -> None:
 # Writing an answer.
 
 
-def _json(status: int, value: dict[str, Any]) -> Answer:
+def _json(status: int, value: Any) -> Answer:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return Answer(status, [("content-type", "application/json")], body)
+
+
+def _said(said: Said) -> Answer:
+    if said.pieces is None:
+        return _json(200, said.value)
+    headers = [("content-type", said.content_type), ("cache-control", "no-cache")]
+    return Answer(200, headers, events=said.pieces)
 
 
 def _stream(events: Iterable[bytes]) -> Answer:
