@@ -60,6 +60,8 @@ def at_least(low: int) -> Callable[[str], int]:
     return read
 
 
+_ON: Final = ("true", "yes", "on", "1")
+_OFF: Final = ("false", "no", "off", "0")
 _DAYS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -69,6 +71,14 @@ def duration(text: str) -> float:
     if match is None or int(match[1]) == 0:
         raise BadSetting("must be a time above 0, such as 30d, 12h, 90m or 3600s")
     return float(int(match[1]) * _DAYS[match[2] or "s"])
+
+
+def switch(text: str) -> bool:
+    """true or false, also as yes or no, on or off, 1 or 0."""
+    word = text.strip().lower()
+    if word not in (*_ON, *_OFF):
+        raise BadSetting("must be true or false")
+    return word in _ON
 
 
 def text(value: str) -> str:
@@ -85,6 +95,13 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text.strip().lower()
 
     return read
+
+
+def people(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of proxy users, none of them empty."""
+    if not all(name.strip() for name in names):
+        raise BadSetting("must be names of proxy users, as proxyauth knows them")
+    return tuple(name.strip() for name in names)
 
 
 def globs(texts: Sequence[str]) -> tuple[str, ...]:
@@ -167,6 +184,24 @@ class Settings:
         "500",
         at_least(1),
         "How many finished flows mitmweb keeps in memory; the oldest go first, marked ones last.",
+    )
+    context_team: bool = setting(
+        "false",
+        switch,
+        "Serve many people: each must log in (proxyauth) and sees their own figures only, and "
+        "nothing of any request is shown or saved. `./scripts/run --team` sets it. Read at the "
+        "start.",
+    )
+    context_operators: tuple[str, ...] = setting(
+        (),
+        people,
+        "Proxy users who see everybody's counts at http://context.mitm/team; may be given several "
+        "times. For a team.",
+    )
+    context_opt_out: tuple[str, ...] = setting(
+        (),
+        people,
+        "Proxy users whose requests go out as they came; may be given several times. For a team.",
     )
     condensation_caution_threshold: float = setting(
         "0.70", share, "Utilisation of the context window that counts as caution."

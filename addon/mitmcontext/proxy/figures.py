@@ -47,17 +47,30 @@ class Figures:
 
     `kept` is where they live. Over a live reload the new object gets the old one's dict, so that
     requests which finish on the old code still count; what is missing in it is added.
+
+    `total` are the figures that whatever is counted here counts in, too; `steps_kept` is how many
+    steps are remembered one by one.
     """
 
-    def __init__(self, clock: Callable[[], float], kept: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        kept: dict[str, Any] | None = None,
+        total: Figures | None = None,
+        steps_kept: int = STEPS_KEPT,
+    ) -> None:
         self._clock = clock
         self._all = {} if kept is None else kept
+        self._total = total
+        self._steps_kept = steps_kept
         for name, value in (_fresh() | {"began": clock()}).items():
             self._all.setdefault(name, value)
 
     def saw(self) -> None:
         """A request that is no LLM request, and of which there is nothing else to say."""
         self._all["seen"] += 1
+        if self._total is not None:
+            self._total.saw()
 
     def record(self, outcome: Outcome) -> None:
         """A request that was looked at, and what became of it."""
@@ -81,28 +94,40 @@ class Figures:
             figures["steps"] += 1
             figures["freed"] += outcome.freed
             figures["step_ms"] += outcome.milliseconds
-            figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-STEPS_KEPT:]
+            figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-self._steps_kept :]
+        if self._total is not None:
+            self._total.record(outcome)
 
     def recount(self, outcome: Outcome) -> None:
         """The tokens of a request that was recorded before it was counted."""
         self._all["sent"] += outcome.sent
         self._all["forwarded"] += outcome.forwarded
+        if self._total is not None:
+            self._total.recount(outcome)
 
     def failed(self, reason: str) -> None:
         """Something beside the requests went wrong, such as reading along with an answer."""
         _count(self._all["failures"], reason)
+        if self._total is not None:
+            self._total.failed(reason)
 
     def refused(self) -> None:
         """The provider refused the shape of a request that we had rewritten."""
         self._all["refused_after_rewrite"] += 1
+        if self._total is not None:
+            self._total.refused()
 
     def resumed_step(self) -> None:
         """A step that was taken before the last start, or by another proxy, holds here again."""
         self._all["steps_resumed"] += 1
+        if self._total is not None:
+            self._total.resumed_step()
 
     def broke_prefix(self) -> None:
         """A forwarded prefix changed without a step and without the client's doing: a defect."""
         self._all["prefix_breaks_unexplained"] += 1
+        if self._total is not None:
+            self._total.broke_prefix()
 
     def counted(self, hits: int, misses: int) -> None:
         """So many messages' counts were known, so many had to be made."""
@@ -145,6 +170,19 @@ class Figures:
             "uptime_seconds": round(self._uptime(), 3),
             "left_alone": dict(figures["left_alone"]),
             "failures": dict(figures["failures"]),
+        }
+
+    def brief(self) -> dict[str, int]:
+        """One row of a table of many."""
+        figures = self._all
+        return {
+            "seen": figures["seen"],
+            "recognised": figures["recognised"],
+            "condensed": figures["actions"][Action.CONDENSED.value],
+            "failed_open": figures["actions"][Action.FAILED_OPEN.value],
+            "sent": figures["sent"],
+            "forwarded": figures["forwarded"],
+            "saved": figures["sent"] - figures["forwarded"],
         }
 
     def clear(self) -> None:
