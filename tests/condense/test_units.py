@@ -56,6 +56,8 @@ TEXT = {"type": "text", "text": "Stop."}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x"}}
 LEGACY = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": ""}}
 DONE = {"role": "function", "name": "f", "content": "x"}
+# As where an API has no ids: two calls that nothing tells apart.
+TWICE = {**LEGACY, "tool_calls": [{"id": "", "function": {"name": "f", "arguments": ""}}]}
 SYSTEM = {"role": "system", "content": "Be brief."}
 
 
@@ -131,6 +133,8 @@ def test_units_of_a_history(api: Api, messages: list[Json], lengths: list[int]) 
         pytest.param(CHAT, [user("a"), LEGACY, DONE], set(), id="the older form"),
         pytest.param(CHAT, [user("a"), LEGACY, user("b")], {"f"}, id="the older form, no result"),
         pytest.param(CHAT, [user("a"), DONE], {"f"}, id="the older form, no call"),
+        pytest.param(CHAT, [user("a"), TWICE, DONE, DONE], set(), id="two by one name"),
+        pytest.param(CHAT, [user("a"), TWICE, DONE, user("b")], {"f"}, id="one of two by one name"),
         pytest.param(CHAT, [user("a"), asks("1"), tool("1", [IMAGE])], set(), id="an image"),
     ],
 )

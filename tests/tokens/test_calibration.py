@@ -26,7 +26,8 @@ def learned(*ratios: float) -> float:
         pytest.param([2.0, 2.0, 1.1, 1.1, 1.1], 1.1, id="a new ratio wins when it is the rule"),
         pytest.param([2.0] * 9 + [1.1] * 5, 1.1, id="only the last five count"),
         pytest.param([40.0], 3.0, id="no more than three times"),
-        pytest.param([0.01], 0.5, id="no less than half"),
+        pytest.param([0.2], 0.5, id="no less than half"),
+        pytest.param([1.2, 0.09, 0.01], 1.2, id="what was not cached says nothing of the whole"),
     ],
 )
 def test_the_factor_is_the_median_of_the_last_ratios(ratios: list[float], factor: float) -> None:

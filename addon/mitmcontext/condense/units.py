@@ -75,7 +75,10 @@ def unpaired(messages: Sequence[Message]) -> frozenset[str]:
     for message in messages:
         answered = _answered(message)
         broken |= answered - set(waiting)
-        waiting = [call_id for call_id in waiting if call_id not in answered]
+        for part in message.parts:
+            # One by one: where an API has no ids, several calls have the same ticket.
+            if _ticket(part) in answered.intersection(waiting) and part.kind is not Kind.CALL:
+                waiting.remove(_ticket(part))
         if not answered and not message.item:
             broken |= set(waiting)
             waiting = []

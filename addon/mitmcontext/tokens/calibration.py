@@ -14,6 +14,7 @@ from statistics import median
 RATIOS_KEPT = 5
 SMALLEST_ESTIMATE = 1_000  # below, constants weigh more than the text that the ratio is meant for
 LOWEST, HIGHEST = 0.5, 3.0
+TELLING = 0.1  # no estimate is so far off: below, a server said only what it had not cached
 
 
 class Calibration:
@@ -26,7 +27,7 @@ class Calibration:
 
     def learn(self, key: str, estimated: int, reported: int) -> None:
         """Take note of one answer: uncorrected estimate and reported size of the same body."""
-        if estimated < SMALLEST_ESTIMATE or not reported > 0:
+        if estimated < SMALLEST_ESTIMATE or not reported > TELLING * estimated:
             return
         with self._lock:
             ratios = self._ratios.setdefault(key, deque(maxlen=RATIOS_KEPT))
