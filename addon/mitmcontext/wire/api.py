@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -222,6 +222,30 @@ def content_digest(text: bytes, raw: bytes, span: Span) -> bytes:
 def message_digest(role: str, parts: Iterable[Part], rest: Iterable[bytes] = ()) -> bytes:
     """The digest of a message: its role, its parts in order, and what else belongs to it."""
     return digest([role.encode(), *(part.digest for part in parts), b"", *rest])
+
+
+def others(raw: bytes, fields: Mapping[str, Span], read: Collection[str]) -> list[bytes]:
+    """What else than the keys `read` stands in an object, for the digest of a message."""
+    return [
+        piece
+        for key in sorted(fields)
+        if key not in read
+        for piece in (key.encode(), raw[slice(*fields[key])])
+    ]
+
+
+def called(text: bytes, span: Span) -> tuple[str, str]:
+    """The name of a called function, and the name with its arguments as one text.
+
+    Raises:
+        Unreadable: no object, or a name that is no string.
+    """
+    fields = spans.unique(text, span)
+    name = optional_text(text, fields.get("name"))
+    given = fields.get("arguments") or fields.get("input")
+    if given is not None and not is_string(text, given) and not is_null(text, given):
+        return name, f"{name} {text[slice(*given)].decode()}"
+    return name, f"{name} {optional_text(text, given)}"
 
 
 def string_digest(raw: bytes, span: Span) -> bytes:

@@ -24,6 +24,7 @@ from mitmcontext.wire.api import (
     Api,
     Elements,
     block_digest,
+    called,
     is_array,
     is_null,
     is_object,
@@ -33,13 +34,14 @@ from mitmcontext.wire.api import (
     messages_in,
     number_of,
     optional_text,
+    others,
     outer,
     quoted,
     string_digest,
     text_of,
     without_media,
 )
-from mitmcontext.wire.typed import kind_of_user_text
+from mitmcontext.wire.typed import kind_of_text
 
 _DECIDING: Final = (
     "model",
@@ -125,12 +127,7 @@ def _parse(text: bytes, raw: bytes) -> Message:
         *_side_parts(text, raw, fields),
     ]
     read_ = ("role", "content", "tool_calls", "function_call", "refusal", "audio")
-    rest = [
-        piece
-        for key in sorted(fields)
-        if key not in (*read_, MARKER)
-        for piece in (key.encode(), raw[slice(*fields[key])])
-    ]
+    rest = others(raw, fields, (*read_, MARKER))
     return Message(
         role=role,
         parts=tuple(parts),
@@ -190,18 +187,6 @@ def refuses_length(status: int, body: bytes) -> TooLong | None:
     return TooLong(int(sent[1]) if sent else None, int(window[1]) if window else None)
 
 
-def _text_kind(role: str, text: str) -> Kind:
-    match role:
-        case "user":
-            return kind_of_user_text(text)
-        case "assistant":
-            return Kind.PROSE
-        case "tool" | "function":
-            return Kind.RESULT
-        case _:
-            return Kind.SYSTEM
-
-
 def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> list[Part]:
     content = fields.get("content")
     call_id = optional_text(text, fields.get("tool_call_id"))
@@ -212,7 +197,7 @@ def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> 
         return [Part(Kind.RESULT, "", place, None, call_id, name)] if call_id or name else []
     if is_string(text, content):
         said = text_of(text, content)
-        kind = _text_kind(role, said)
+        kind = kind_of_text(role, said)
         digest = string_digest(raw, content)
         return [Part(kind, said, content, content, call_id, name, digest=digest)]
     if not is_array(text, content):
@@ -230,7 +215,7 @@ def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
     marked = MARKER in fields
     if name == "text" and set(fields) - {MARKER} == {"type", "text"}:
         said = text_of(text, fields["text"])
-        kind = _text_kind(role, said)
+        kind = kind_of_text(role, said)
         return Part(kind, said, span, fields["text"], call_id, digest=digest, marked=marked)
     if name == "image_url":
         return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=digest, marked=marked)
@@ -247,25 +232,16 @@ def _calls(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
             if "id" not in call:
                 raise Unreadable("a tool call without id")
             body = call.get("function") or call.get("custom")
-            name, said = _called(text, body) if body else ("", "")
+            name, said = called(text, body) if body else ("", "")
             digest = block_digest(text, raw, call)
             call_id = text_of(text, call["id"])
             found.append(Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=digest))
     legacy = fields.get("function_call")
     if legacy is not None and is_object(text, legacy):
-        name, said = _called(text, legacy)
+        name, said = called(text, legacy)
         digest = block_digest(text, raw, spans.unique(text, legacy))
         found.append(Part(Kind.CALL, said, legacy, name=name, digest=digest))
     return found
-
-
-def _called(text: bytes, span: Span) -> tuple[str, str]:
-    fields = spans.unique(text, span)
-    name = optional_text(text, fields.get("name"))
-    given = fields.get("arguments") or fields.get("input")
-    if given is not None and not is_string(text, given) and not is_null(text, given):
-        return name, f"{name} {text[slice(*given)].decode()}"
-    return name, f"{name} {optional_text(text, given)}"
 
 
 def _side_parts(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:

@@ -56,6 +56,19 @@ def kind_of_user_text(text: str) -> Kind:
     return Kind.TYPED
 
 
+def kind_of_text(role: str, text: str) -> Kind:
+    """What a text is by the role of the message that holds it, and a user's by its looks."""
+    match role:
+        case "user":
+            return kind_of_user_text(text)
+        case "assistant":
+            return Kind.PROSE
+        case "tool" | "function":
+            return Kind.RESULT
+        case _:
+            return Kind.SYSTEM
+
+
 def _machine_share(text: str) -> float:
     lines = [line for line in text[:20_000].splitlines() if line.strip()]
     return sum(1 for line in lines if _MACHINE_LINE.match(line[:300])) / max(1, len(lines))
