@@ -26,7 +26,7 @@ def test_the_defaults_are_the_specifications() -> None:
 
 def test_each_setting_is_declared_with_help() -> None:
     for item in declared():
-        assert item.name.startswith(("context_", "condensation_", "cache_"))
+        assert item.name.startswith(("context_", "condensation_", "cache_", "tiktoken_"))
         assert item.metadata["help"].endswith(".")
         assert isinstance(item.metadata["default"], str | tuple)
         choices = item.metadata["choices"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -39,6 +39,8 @@ class Known:
         self._counter = counter
         self._counted = 0
         self._recalled = 0
+        self.hits = 0
+        self.misses = 0
 
     def take(self) -> tuple[int, int]:
         """How many counts were known and how many had to be made since the last call."""
@@ -72,6 +74,8 @@ class Known:
         new = sum(fact.tokens is None for fact in facts)
         self._counted += new
         self._recalled += len(facts) - new
+        self.misses += new
+        self.hits += len(facts) - new
         return tuple(
             self._count(api, family, request.raw(at), fact) if fact.tokens is None else fact.tokens
             for at, fact in enumerate(facts)
@@ -114,14 +118,32 @@ class Known:
         """The estimated tokens of a message that was never sent as it is."""
         return message_tokens(message, family, self._counter(family.encoding))
 
+    def adopt(self, facts: list[Fact], counts: Mapping[bytes, int], size: int) -> None:
+        """Take over counts that were made earlier, by the first `size` bytes of their keys."""
+        for at, fact in enumerate(facts):
+            tokens = counts.get(fact.key[:size]) if fact.tokens is None else None
+            if tokens is not None:
+                self._keep(fact, tokens)
+                facts[at] = fact._replace(tokens=tokens)
+
+    def counts(self, facts: Iterable[Fact]) -> Iterator[tuple[bytes, int]]:
+        """Key and tokens of those that are counted by now."""
+        for fact in facts:
+            kept = self._store.get(fact.key, b"")
+            if len(kept) > _DIGEST:
+                yield fact.key, int.from_bytes(kept[_DIGEST:], "big")
+
     def clear(self) -> None:
         """Forget everything."""
         self._store.clear()
 
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
         tokens = self.weigh(family, message_of(api, raw))
-        self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
+        self._keep(fact, tokens)
         return tokens
+
+    def _keep(self, fact: Fact, tokens: int) -> None:
+        self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
 
     def _text(self, family: Family, text: str) -> int:
         return math.ceil(family.text * self._counter(family.encoding)(text))

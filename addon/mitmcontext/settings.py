@@ -177,6 +177,26 @@ class Settings:
     context_ledger_ttl: float = setting(
         "30d", duration, "How long frozen edits are kept after their last use. Read at the start."
     )
+    tiktoken_cache_size: int = setting(
+        "1000",
+        at_least(10),
+        "How many conversations' token counts are kept in memory, at 48 KB each (a conversation of "
+        "a hundred and forty messages). Read at the start.",
+    )
+    context_cache_size: int = setting(
+        "100",
+        at_least(1),
+        "How many assessments of whole requests are kept in memory, at 16 KB each: a request that "
+        "is sent again is not added up again. Read at the start.",
+    )
+    context_analysis_cache_ttl: float = setting(
+        "300s", duration, "How long such an assessment is kept. Read at the start."
+    )
+    cache_enable_logging: bool = setting(
+        "true",
+        switch,
+        "Say in the log how the caches fare, at every clean-up and at the end.",
+    )
     cache_cleanup_interval: float = setting(
         "3600s", duration, "How often what has expired is removed from the stores."
     )

@@ -134,7 +134,8 @@ class Request:
 
     `system` is a string, a list of blocks with texts, or an object with a list of such `parts`.
     `window` is the context window in tokens that the request itself asks for. `hidden` says that
-    the provider adds history which the body does not hold.
+    the provider adds history which the body does not hold. `sender` is what stands there of who
+    sends it; it holds for the body as it came.
     """
 
     body: bytes
@@ -149,6 +150,7 @@ class Request:
     edited_by_server: bool = False
     window: int | None = None
     hidden: bool = False
+    sender: Span | None = None
 
     def raw(self, index: int) -> bytes:
         """The bytes of one message."""

@@ -653,3 +653,34 @@ def test_no_span_where_nothing_stands() -> None:
     found = MESSAGES.read(b'{"model":"m","messages":[{"role":"user","content":"x"}]}')
     assert (found.system, found.tools, found.stream) == (None, None, False)
     assert found.array == Span(24, 55)
+
+
+# Who sends it.
+
+DEVICE, ACCOUNT = "d" * 64, "0a1b2c3d-0000-4000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("user", "found"),
+    [
+        ({"device_id": DEVICE, "account_uuid": ACCOUNT, "session_id": "s"}, f"{ACCOUNT} {DEVICE}"),
+        (f"user_{DEVICE}_account_{ACCOUNT}_session_s", f"{ACCOUNT} {DEVICE}"),
+        ({"device_id": DEVICE, "account_uuid": "", "session_id": "s"}, ""),
+        ({"account_uuid": ACCOUNT}, ""),
+        ("somebody", ""),
+        ("[" * 10_000, ""),
+        (7, ""),
+        (None, ""),
+    ],
+    ids=["json", "one line", "no account", "no device", "a name", "deep", "a number", "null"],
+)
+def test_the_account_is_what_claude_code_names(user: Any, found: str) -> None:
+    named = json.dumps(user) if isinstance(user, dict) else user
+    told = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    body = json.dumps({**told, "metadata": {"user_id": named}}).encode()
+    assert MESSAGES.principal(MESSAGES.read(body)) == found
+
+
+def test_no_metadata_names_no_account() -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+    assert MESSAGES.principal(MESSAGES.read(body)) == ""

@@ -32,7 +32,7 @@ from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
 from mitmcontext.proxy.shelves import shelves
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
-from mitmcontext.proxy.tenant import is_subscription, tenant
+from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import BadSetting, Settings, load
 from mitmcontext.values import Action, Outcome, Standing, Unreadable, Usage
@@ -103,7 +103,7 @@ class ContextAddon:
         """
         opened = shelves(self._settings, os.environ)
         self._key = opened.tenants
-        self._worker = Worker(kept, opened, self._settings.context_ledger_ttl)
+        self._worker = Worker(kept, opened, self._settings)
         if opened.note:
             _log.warning("mitmcontext: nothing survives a restart: %s", opened.note)
 
@@ -209,10 +209,12 @@ class ContextAddon:
     def _job(self, flow: http.HTTPFlow, api: Api, path: str, raw: bytes) -> Job:
         request = flow.request
         headers = {name.lower(): value for name, value in request.headers.items()}
+        where = [request.scheme, request.pretty_host.lower(), str(request.port)]
         observed = "observe mode" if self._settings.context_mode == "observe" else _signed(headers)
         return Job(
             api=api,
             path=path,
+            place=keyed(self._key, [piece.encode() for piece in where]),
             tenant=tenant(self._key, request.scheme, request.pretty_host, request.port, headers),
             headers=headers,
             raw=raw,
@@ -407,11 +409,21 @@ class ContextAddon:
         while True:
             await asyncio.sleep(self._settings.cache_cleanup_interval)
             await worker.clean_up()
+            self._say_how_caches_fare()
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
+        self._say_how_caches_fare()
         if self._cleaner is not None:
             self._cleaner.cancel()
+
+    def _say_how_caches_fare(self) -> None:
+        if self._worker is None or not self._settings.cache_enable_logging:
+            return
+        for name, cache in self._worker.stores().items():
+            if cache["hits"] + cache["misses"]:
+                ratio, size = cache["hit_ratio"], (cache["size"] or 0) / 2**20
+                _log.info("mitmcontext: %s: %.1f %% found, %.1f MB", name, 100 * ratio, size)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -34,6 +34,13 @@ class Carried(TypedDict):
     refused: LRUCache[bytes, bool]
 
 
+def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
+    """The cache of messages with room for so many bytes; a new one where it had another size."""
+    if kept["messages"].maxsize != size:
+        kept["messages"] = lru(size)
+    return kept["messages"]
+
+
 def carried(master: object) -> Carried:
     """What an earlier load left on the master, or a fresh start."""
     found = getattr(master, _NAME, None)

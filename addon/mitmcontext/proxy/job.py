@@ -30,11 +30,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What of a flow decides about it. `headers` have names in lower case."""
+    """What of a flow decides about it. `headers` have names in lower case.
+
+    `place` is a keyed digest of where the request goes; `tenant` is one of that and of who sends
+    it, as the headers say.
+    """
 
     api: Api
     path: str
     tenant: bytes
+    place: bytes
     headers: Mapping[str, str]
     raw: bytes
     observed: str = ""

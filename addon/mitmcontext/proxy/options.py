@@ -16,7 +16,7 @@ from mitmproxy.addonmanager import Loader
 
 from mitmcontext.settings import declared
 
-_PREFIXES = ("context", "condensation")
+_PREFIXES = ("context", "condensation", "tiktoken", "cache")
 
 
 def declare(loader: Loader) -> None:

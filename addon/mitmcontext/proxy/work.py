@@ -28,21 +28,23 @@ from mitmcontext.known import Known
 from mitmcontext.models.windows import Window, window_of
 from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.proxy import bodies
-from mitmcontext.proxy.carried import Carried
+from mitmcontext.proxy.carried import Carried, sized
+from mitmcontext.proxy.counts import KeptCounts, uncounted
 from mitmcontext.proxy.job import Claim, Job, Ready, Result, because, encoded
 from mitmcontext.proxy.prefixes import Break, Prefixes
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
 from mitmcontext.recollect import Recollection, Recollections
 from mitmcontext.settings import Settings
+from mitmcontext.stores.base import Figures, hit_ratio
 from mitmcontext.stores.memory import MemoryStore
-from mitmcontext.stores.memory_store import Memory
+from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens import vocabulary
 from mitmcontext.tokens.calibration import Calibration
 from mitmcontext.tokens.estimate import Count
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing
-from mitmcontext.wire.api import message_of
+from mitmcontext.wire.api import digest, message_of
 
 # Reading a body of this size takes well below a millisecond. In a thread it takes half of one
 # more, since the body has to come into another core's cache.
@@ -67,6 +69,11 @@ _CALIBRATION_KEPT: Final = 30 * 86_400.0
 _RECOLLECTIONS_SIZE: Final = 32 << 20
 _CHANGES_SIZE: Final = 16 << 20
 
+# A conversation of a hundred and forty messages; an assessment of two thousand.
+_COUNTS_OF_ONE: Final = 48 << 10
+_ANALYSIS: Final = 16 << 10
+_ASSESSMENT: Final = msgspec.msgpack.Decoder(Assessment)
+
 _T = TypeVar("_T")
 _log: Final = logging.getLogger(__name__)
 
@@ -74,7 +81,8 @@ _log: Final = logging.getLogger(__name__)
 class Worker:
     """Runs the pipeline for one proxy. Its caches are the carried ones."""
 
-    def __init__(self, kept: Carried, shelves: Shelves, ledger_ttl: float) -> None:
+    def __init__(self, kept: Carried, shelves: Shelves, settings: Settings) -> None:
+        ledger_ttl = settings.context_ledger_ttl
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext")
         # Planning may take seconds, and must not hold up what is frozen already.
         self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext-read")
@@ -98,7 +106,12 @@ class Worker:
         self._confirmed: TTLCache[bytes, bool] = TTLCache(
             10_000, min(_CONFIRM_SECONDS, ledger_ttl / 4)
         )
-        self.known = Known(MemoryStore(kept["messages"]), self._count)
+        counts = sized(kept, settings.tiktoken_cache_size * _COUNTS_OF_ONE)
+        self._messages = MemoryStore(counts)
+        self.known = Known(self._messages, self._count)
+        self._kept_counts = KeptCounts(shelves.far, self._named_counts) if shelves.far else None
+        self._analyses = Memory(cells(settings.context_cache_size * _ANALYSIS))
+        self._analysis_ttl = settings.context_analysis_cache_ttl
 
     def warm_up(self) -> None:
         """Load the vocabulary that most models need, off the event loop."""
@@ -232,12 +245,20 @@ class Worker:
 
     def stores(self) -> dict[str, Any]:
         """What each store holds and how it fares: counts only."""
-        return {name: asdict(figures) for name, figures in self._ledger.figures().items()}
+        known = self.known
+        counts = Figures(len(self._messages), self._messages.size, known.hits, known.misses)
+        every = {"token counts": counts, "assessments": self._analyses.figures()}
+        every |= self._ledger.figures()
+        return {
+            name: {"hit_ratio": hit_ratio(figures), **asdict(figures)}
+            for name, figures in every.items()
+        }
 
     def clear(self) -> None:
         """Forget every frozen edit and every count."""
         self._ledger.clear()
         self.known.clear()
+        self._analyses.clear()
         self._recollections.clear()
         self._changes.clear()
         self._refused.clear()
@@ -304,6 +325,9 @@ class Worker:
         self._read_calibration(self._calibration_key(ready))
         return self._lay(ready, self._ledger.find(ready.laid.sent.links))
 
+    def _named_counts(self, name: bytes) -> bytes:
+        return keyed(self._key, [b"counts", name])
+
     def _read_calibration(self, key: str) -> None:
         """Take over what was learned before the last start, or by another proxy."""
         if self._far is None or (key in self._calibrations_read and not self._shared):
@@ -335,13 +359,14 @@ class Worker:
 
     def _window(self, ready: Ready) -> Window:
         if ready.request.window is not None:
-            return Window(ready.request.window, None, None)
+            asked = ready.request.window
+            return Window(asked, None, asked, known=True, source="the request asks for it")
         named = ready.job.api.model_name(ready.job.headers, ready.request)
         return window_of(named, ready.settings.context_windows)
 
     def _decide(self, ready: Ready, claim: Claim) -> Result:
         """Assess and, where that calls for it, take a step. Runs in a thread."""
-        assessment = self._assess(ready)
+        assessment = self._assess_far(ready)
         result = self._shown(ready, assessment)
         if ready.standing is not Standing.TURN:
             return result
@@ -387,21 +412,35 @@ class Worker:
     def _look_again(self, ready: Ready) -> Ready:
         return self._lay_far(ready)
 
+    def _assess_far(self, ready: Ready) -> Assessment:
+        """The same where much may have to be counted: with what was counted before a restart."""
+        kept, sent = self._kept_counts, ready.laid.sent
+        if kept is None:
+            return self._assess(ready)
+        kept.take_over(sent, self.known)
+        new = uncounted(sent)
+        assessment = self._assess(ready)
+        if new:
+            kept.keep(sent, self.known, new)
+        return assessment
+
     def _assess(self, ready: Ready) -> Assessment:
-        return pipeline.assess(
-            ready.laid,
-            self._window(ready),
-            ready.settings.thresholds,
-            self.known,
-            self._calibration.factor(self._calibration_key(ready)),
-        )
+        window, thresholds = self._window(ready), ready.settings.thresholds
+        factor = self._calibration.factor(self._calibration_key(ready))
+        name = _named_analysis(ready, (window, thresholds, factor))
+        kept = self._analyses.get_many([name]).get(name)
+        if kept is not None:
+            return _ASSESSMENT.decode(kept)
+        assessment = pipeline.assess(ready.laid, window, thresholds, self.known, factor)
+        self._analyses.set(name, msgspec.msgpack.encode(assessment), self._analysis_ttl)
+        return assessment
 
     def _calibration_key(self, ready: Ready) -> str:
         return f"{ready.job.tenant.hex()} {ready.request.model}"
 
     def _assessed(self, ready: Ready) -> Result:
-        """The request with what is frozen, counted."""
-        return self._shown(ready, self._assess(ready))
+        """The request with what is frozen, counted. Runs in a thread."""
+        return self._shown(ready, self._assess_far(ready))
 
     def _shown(self, ready: Ready, assessment: Assessment) -> Result:
         laid = ready.laid
@@ -473,6 +512,17 @@ class Worker:
         _log.warning("mitmcontext: no new step: %s", reason)
         outcome = replace(self._outcome(ready), action=Action.FAILED_OPEN, reason=reason)
         return Result(outcome, ready, ready.raw, ready.laid.forwarded)
+
+
+def _named_analysis(ready: Ready, asked: object) -> bytes:
+    """Everything that an assessment depends on, as one digest."""
+    request, laid = ready.request, ready.laid
+    beside = [
+        request.body[slice(*place)] if place else b"" for place in (request.system, request.tools)
+    ]
+    links = (laid.sent.links[-1], laid.forwarded.links[-1])
+    family = laid.sent.family.name.encode()
+    return digest([*links, *beside, family, repr((asked, request.max_output)).encode()])
 
 
 def _size_of(changes: tuple[Change, ...]) -> int:

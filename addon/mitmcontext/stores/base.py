@@ -43,6 +43,12 @@ class Figures:
     faults: Mapping[str, int] = field(default_factory=dict)
 
 
+def hit_ratio(figures: Figures) -> float:
+    """The share of the keys asked for that were found; 0 where nothing was asked."""
+    asked = figures.hits + figures.misses
+    return round(figures.hits / asked, 6) if asked else 0.0
+
+
 class Store(Protocol):
     """Bytes by bytes. Times are seconds from now; what lives for none of them is not kept."""
 

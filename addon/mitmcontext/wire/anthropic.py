@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from mitmcontext.values import (
     Kind,
     Message,
@@ -45,6 +47,8 @@ _COUNT: Final = "/v1/messages/count_tokens"
 _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
 # Edits of the history by the server; keeping or clearing thinking changes nothing of ours.
 _SERVER_EDITS: Final = re.compile(rb'"(?:compact|clear_tool_uses)_\d+"')
+# Before it was JSON, Claude Code wrote device, account and session in one line.
+_OLDER_USER: Final = re.compile(r"user_(\w{16,})_account_([0-9a-fA-F-]{36})_session_")
 _SHAPE: Final = (400, 422)
 _TOO_LONG: Final = re.compile(
     rb"prompt is too long[^0-9]*(\d+)\s*tokens?\s*>\s*(\d+)", re.IGNORECASE
@@ -91,6 +95,7 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         stream=is_true(text, fields.get("stream")),
         attested=_ATTESTATION.search(head) is not None,
         edited_by_server=_SERVER_EDITS.search(managed) is not None,
+        sender=fields.get("metadata"),
     )
 
 
@@ -148,6 +153,28 @@ def model_name(headers: Mapping[str, str], request: Request) -> str:
     """The model, marked where the client asks for the window of a million tokens."""
     long = "context-1m" in headers.get("anthropic-beta", "")
     return f"{request.model}[1m]" if long else request.model
+
+
+def principal(request: Request) -> str:
+    """The account and the device that Claude Code names in `metadata.user_id`.
+
+    Its logins' access tokens change every few hours and say nothing of who holds them. The
+    session, which stands there too, is left out: a resumed conversation gets another one.
+    """
+    metadata = spans.value(request.body, request.sender) if request.sender else None
+    named = metadata.get("user_id") if isinstance(metadata, dict) else None
+    if isinstance(named, str) and (older := _OLDER_USER.match(named)):
+        return f"{older[2]} {older[1]}"
+    try:
+        user = msgspec.json.decode(named) if isinstance(named, str) else None
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+    if not isinstance(user, dict):
+        return ""
+    account, device = user.get("account_uuid"), user.get("device_id")
+    if not (isinstance(account, str) and isinstance(device, str) and account and device):
+        return ""
+    return f"{account} {device}"
 
 
 def user_message(text: str) -> bytes:
@@ -300,4 +327,5 @@ MESSAGES: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    principal=principal,
 )
