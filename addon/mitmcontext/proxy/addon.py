@@ -31,6 +31,7 @@ from mitmcontext.proxy.page import page
 from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
 from mitmcontext.proxy.shelves import shelves
+from mitmcontext.proxy.team import Team, objections
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
 from mitmcontext.proxy.work import Worker
@@ -59,6 +60,7 @@ class ContextAddon:
         self._running = False
         self._figures = Figures(time.monotonic)
         self._worker: Worker | None = None
+        self._team: Team | None = None
         self._kept: Carried | None = None
         self._key = b""
         self._pending: dict[str, Result] = {}
@@ -66,7 +68,7 @@ class ContextAddon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaner: asyncio.Task[None] | None = None
         self._eviction = Eviction()
-        self.addons = [ASGIApp(page(self._snapshot), HOST, 80)]
+        self.addons = [ASGIApp(page(self._shown_to_all), HOST, 80)]
 
     # What mitmproxy does once, and on a live reload.
 
@@ -87,13 +89,28 @@ class ContextAddon:
                 start it would print a traceback around it, but an error in the log ends the start.
         """
         try:
-            self._settings = load(options.those_set(ctx.options), os.environ)
+            settings = load(options.those_set(ctx.options), os.environ)
+            self._check_team(settings)
+            self._settings = settings
             if self._worker is None and self._kept is not None:
                 self._open(self._kept)
         except BadSetting as error:
             if self._running:
                 raise exceptions.OptionsError(str(error)) from None
             _log.error("mitmcontext: %s", error)
+
+    def _check_team(self, settings: Settings) -> None:
+        """Let nothing through that would show some people of a team what others send.
+
+        Raises:
+            BadSetting: something would.
+        """
+        if self._running and settings.context_team != (self._team is not None):
+            raise BadSetting("context_team is read at the start")
+        if settings.context_team:
+            keeps_flows = getattr(ctx.master, "view", None) is not None
+            for objection in objections(ctx.options, keeps_flows=keeps_flows):
+                raise BadSetting(objection)
 
     def _open(self, kept: Carried) -> None:
         """Open what survives a restart; requests may come from now on.
@@ -104,6 +121,10 @@ class ContextAddon:
         opened = shelves(self._settings, os.environ)
         self._key = opened.tenants
         self._worker = Worker(kept, opened, self._settings)
+        if self._settings.context_team:
+            self._team = Team(
+                kept["figures"], self._figures, opened.choices, self._key, shared=opened.shared
+            )
         if opened.note:
             _log.warning("mitmcontext: nothing survives a restart: %s", opened.note)
 
@@ -124,7 +145,11 @@ class ContextAddon:
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Forward a request that fits, by whatever rung of the ladder holds."""
-        if flow.response or flow.error or not flow.live or flow.request.pretty_host == HOST:
+        if flow.response or flow.error or not flow.live:
+            return
+        if flow.request.pretty_host == HOST:
+            if self._team is not None:
+                await self._team.serve(flow, self._settings, self._snapshot())
             return
         try:
             await self._request(flow)
@@ -138,7 +163,10 @@ class ContextAddon:
         path = request.path.partition("?")[0]
         api = api_for(request.method, path)
         if api is None or self._settings.context_mode == "off" or not self._is_watched(flow):
-            self._figures.saw()
+            self._figures_of(flow).saw()
+            return
+        if self._team is not None and await self._team.is_out(flow, self._settings):
+            self._figures_of(flow).saw()
             return
         reason = self._why_not(flow)
         if reason or request.raw_content is None:
@@ -162,22 +190,22 @@ class ContextAddon:
         try:
             self._conclude(flow, result)
         except Exception as error:  # noqa: BLE001 - the request is right; only showing it failed
-            self._figures.failed(type(error).__name__)
+            self._figures_of(flow).failed(type(error).__name__)
 
     def _conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""
         broken = self._at_work().prefix_break(result)
         if broken is Break.UNEXPLAINED:
-            self._figures.broke_prefix()
+            self._figures_of(flow).broke_prefix()
             _log.warning("mitmcontext: a forwarded prefix changed without a step")
         elif broken is Break.STEP and result.outcome.action is Action.REAPPLIED:
-            self._figures.resumed_step()
+            self._figures_of(flow).resumed_step()
         self._show(flow, result.outcome)
-        if (link := result.link) is not None:
+        if (link := result.link) is not None and self._team is None:
             flow.metadata[_LINK] = link.hex()
         if not result.counted:
             self._later(self._count(flow, result))
-        elif result.outcome.steps and not result.outcome.changes:
+        elif result.outcome.steps and not result.outcome.changes and self._team is None:
             self._later(self._explain(flow, result))
 
     async def _count(self, flow: http.HTTPFlow, result: Result) -> None:
@@ -192,7 +220,7 @@ class ContextAddon:
         counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))
         if flow.id in self._pending:
             self._pending[flow.id] = counted
-        self._figures.recount(counted.outcome)
+        self._figures_of(flow).recount(counted.outcome)
         self._mark(flow, counted.outcome)
         ctx.master.addons.trigger(UpdateHook([flow]))
 
@@ -241,6 +269,8 @@ class ContextAddon:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Let what is too large to look at pass through without being held in memory."""
+        if flow.response is not None:  # refused already, for want of a login
+            return
         try:
             path = flow.request.path.partition("?")[0]
             if api_for(flow.request.method, path) is None:
@@ -272,7 +302,7 @@ class ContextAddon:
             tee = Tee(
                 result.ready.job.api.usage_of,
                 lambda usage: self._learn(flow, usage),
-                self._figures.failed,
+                self._figures_of(flow).failed,
                 content_type=kind,
                 content_encoding=answer.headers.get("content-encoding"),
             )
@@ -315,7 +345,7 @@ class ContextAddon:
         said = bodies.decode(answer.raw_content, coding, _LARGEST_REFUSAL)
         if not result.ready.job.api.refuses_shape(answer.status_code, said):
             return
-        self._figures.refused()
+        self._figures_of(flow).refused()
         worker = self._at_work()
         mode = flow.client_conn.proxy_mode.full_spec
         again = await resend(
@@ -360,16 +390,26 @@ class ContextAddon:
         stores = self._worker.stores() if self._worker is not None else {}
         return self._figures.snapshot() | {"stores": stores}
 
+    def _shown_to_all(self) -> dict[str, Any]:
+        """What mitmproxy shows to whoever asks: nothing, where people see their own."""
+        return self._snapshot() if self._team is None else {}
+
+    def _figures_of(self, flow: http.HTTPFlow) -> Figures:
+        return self._figures if self._team is None else self._team.figures_of(flow)
+
     @command.command("context.stats")  # type: ignore[untyped-decorator]  # mitmproxy's is untyped
     def stats(self) -> str:
         """The figures, as http://context.mitm/stats.json has them."""
-        return json.dumps(self._snapshot(), indent=2)
+        rows = {} if self._team is None else {"users": self._team.rows(self._settings)}
+        return json.dumps(self._snapshot() | rows, indent=2)
 
     @command.command("context.clear")  # type: ignore[untyped-decorator]
     def clear(self) -> str:
         """Forget all frozen edits, counts and figures."""
         self._at_work().clear()
         self._figures.clear()
+        if self._team is not None:
+            self._team.clear()
         return "cleared"
 
     @command.command("context.forget")  # type: ignore[untyped-decorator]
@@ -382,12 +422,17 @@ class ContextAddon:
     def _show(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         known = self._at_work().known
         self._figures.counted(*known.take())
-        self._figures.record(outcome)
+        self._figures_of(flow).record(outcome)
         self._mark(flow, outcome)
         if outcome.action is Action.CONDENSED:
-            _log.info("mitmcontext: %s", view.log_line(outcome, flow.request.pretty_host))
+            host = flow.request.pretty_host
+            team = self._team
+            line = team.log_line(outcome) if team else view.log_line(outcome, host)
+            _log.info("mitmcontext: %s", line)
 
     def _mark(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
+        if self._team is not None:
+            return
         flow.comment = view.comment(outcome)
         flow.metadata[view.KEY] = view.to_metadata(outcome)
         flow.marked = view.mark(outcome) or flow.marked
@@ -396,7 +441,7 @@ class ContextAddon:
         """The request goes out as it came; say so, by the kind of the fault alone."""
         _log.warning("mitmcontext: a request was left as it came (%s)", reason)
         outcome = Outcome(Action.FAILED_OPEN, reason)
-        self._figures.record(outcome)
+        self._figures_of(flow).record(outcome)
         self._mark(flow, outcome)
 
     def _at_work(self) -> Worker:
@@ -413,6 +458,9 @@ class ContextAddon:
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
+        if self._team is not None and ctx.master.should_exit.is_set():
+            for line in self._team.summary(self._settings):
+                _log.info("mitmcontext: %s", line)
         self._say_how_caches_fare()
         if self._cleaner is not None:
             self._cleaner.cancel()

@@ -167,7 +167,7 @@ class Figures:
             },
             "memory_usage_mb": round(memory_usage() / 2**20, 1),
             "error_rate": _share(errors, figures["recognised"]),
-            "uptime_seconds": round(self._uptime(), 3),
+            "uptime_seconds": round(self.uptime(), 3),
             "left_alone": dict(figures["left_alone"]),
             "failures": dict(figures["failures"]),
         }
@@ -189,7 +189,8 @@ class Figures:
         """Begin anew."""
         self._all.update(_fresh() | {"began": self._clock()})
 
-    def _uptime(self) -> float:
+    def uptime(self) -> float:
+        """Seconds since counting began."""
         return float(self._clock() - self._all["began"])
 
 

@@ -1,13 +1,14 @@
 """The figures for whoever uses the proxy: http://context.mitm/ and its stats.json.
 
-mitmproxy asks nobody for a password here, so that there is nothing here but counts.
+mitmproxy asks nobody for a password here, so that there is nothing here but counts. For a team it
+does ask, and each of its people has a page of their own (see `team`).
 """
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 type Scope = Mapping[str, Any]
@@ -15,13 +16,22 @@ type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
 type App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_HEADERS = (
+HEADERS = (
     (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        (
+            b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+            b"frame-ancestors 'none'; base-uri 'none'"
+        ),
+    ),
+    # With no-referrer the browser would not say that a form of ours is ours.
+    (b"referrer-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
 )
-_TEXT = "text/plain; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+JSON = "application/json"
 
 # In the reader's words; what has none is shown by its name.
 _LABELS = {
@@ -47,6 +57,7 @@ _LABELS = {
     "memory_usage_mb": "memory, MB",
     "error_rate": "errors per LLM request",
     "uptime_seconds": "running for, seconds",
+    "opted_out": "opted out",
 }
 _SECTIONS = {
     "requests": "Requests",
@@ -67,7 +78,7 @@ def page(snapshot: Callable[[], Mapping[str, Any]]) -> App:
         headers = [
             (b"content-type", kind.encode()),
             (b"content-length", str(len(body)).encode()),
-            *_HEADERS,
+            *HEADERS,
         ]
         if status == 405:
             headers.append((b"allow", b"GET, HEAD"))
@@ -84,20 +95,80 @@ def answer(
 ) -> tuple[int, str, str]:
     """Status, content type and text for a request."""
     if method not in ("GET", "HEAD"):
-        return 405, _TEXT, "only GET and HEAD\n"
+        return 405, TEXT, "only GET and HEAD\n"
     if path == "/stats.json":
-        return 200, "application/json", json.dumps(snapshot(), indent=2) + "\n"
+        return 200, JSON, json.dumps(snapshot(), indent=2) + "\n"
     if path == "/":
-        return 200, "text/html; charset=utf-8", as_html(snapshot())
-    return 404, _TEXT, "there are / and /stats.json\n"
+        return 200, HTML, as_html(snapshot())
+    return 404, TEXT, "there are / and /stats.json\n"
 
 
-def as_html(figures: Mapping[str, Any]) -> str:
-    """The figures as a page that needs no script."""
-    return "\n".join(_page(figures)) + "\n"
+def as_html(figures: Mapping[str, Any], more: Iterable[str] = ()) -> str:
+    """The figures as a page that needs no script; `more` is HTML that comes before them."""
+    return "\n".join(_page(figures, more)) + "\n"
 
 
-def _page(figures: Mapping[str, Any]) -> Iterator[str]:
+def person(user: str, *, out: bool, fixed: bool, operator: bool) -> Iterator[str]:
+    """What one of a team's people is told and may choose, as HTML.
+
+    Args:
+        user: the proxy user.
+        out: whether this user's requests are left alone.
+        fixed: whether that is not theirs to change.
+        operator: whether this user may see the counts of all.
+    """
+    yield f"<p>These are the figures of <b>{html.escape(user)}</b> at this proxy.</p>"
+    if operator:
+        yield '<p><a href="/team">The counts of everybody</a></p>'
+    if fixed:
+        yield "<p>Whoever runs this proxy has opted you out: your requests go out as they came.</p>"
+    elif out:
+        yield "<p>You have opted out: your requests go out as they came.</p>"
+        yield _form("/opt-in", "Opt in again")
+    else:
+        yield (
+            "<p>If you opt out, your requests go out as they came, also those of conversations "
+            "that were shortened before.</p>"
+        )
+        yield _form("/opt-out", "Opt out")
+
+
+def _form(action: str, label: str) -> str:
+    return f'<form method="post" action="{action}"><button>{html.escape(label)}</button></form>'
+
+
+def team_as_html(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Any]) -> str:
+    """The counts of everybody, one row for each."""
+    return "\n".join(_team(rows, others)) + "\n"
+
+
+def _team(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Any]) -> Iterator[str]:
+    yield from _top()
+    yield '<p>Counts at this proxy, never content. Also <a href="/team.json">as JSON</a>.</p>'
+    columns = next(iter(rows.values()), {})
+    yield "<table><tr><td>user</td>"
+    yield from (f"<td>{html.escape(_LABELS.get(name, name))}</td>" for name in columns)
+    yield "</tr>"
+    for name, row in (*rows.items(), *([("all others", others)] if others else [])):
+        cells = (f"<td>{html.escape(_number(key, value))}</td>" for key, value in row.items())
+        yield f"<tr><td>{html.escape(name)}</td>{''.join(cells)}</tr>"
+    yield "</table></body></html>"
+
+
+def _page(figures: Mapping[str, Any], more: Iterable[str]) -> Iterator[str]:
+    yield from _top()
+    yield '<p>Counts since the start, never content. Also <a href="/stats.json">as JSON</a>.</p>'
+    yield from more
+    for name, title in _SECTIONS.items():
+        section = figures.get(name)
+        if isinstance(section, Mapping) and section:
+            yield from _table(title, section)
+    rest = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    yield from _table("The proxy", rest)
+    yield "</body></html>"
+
+
+def _top() -> Iterator[str]:
     yield "<!doctype html>"
     yield '<html lang="en"><head><meta charset="utf-8"><title>mitmcontext</title>'
     yield '<meta name="viewport" content="width=device-width">'
@@ -108,14 +179,6 @@ def _page(figures: Mapping[str, Any]) -> Iterator[str]:
         "td+td{text-align:right;font-variant-numeric:tabular-nums}h2{margin:2rem 0 .3rem}</style>"
     )
     yield "</head><body><h1>mitmcontext</h1>"
-    yield '<p>Counts since the start, never content. Also <a href="/stats.json">as JSON</a>.</p>'
-    for name, title in _SECTIONS.items():
-        section = figures.get(name)
-        if isinstance(section, Mapping) and section:
-            yield from _table(title, section)
-    rest = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    yield from _table("The proxy", rest)
-    yield "</body></html>"
 
 
 def _table(title: str, figures: Mapping[str, Any]) -> Iterator[str]:
@@ -129,6 +192,8 @@ def _table(title: str, figures: Mapping[str, Any]) -> Iterator[str]:
 def _number(name: str, value: object) -> str:
     if name in _SHARES and isinstance(value, int | float):
         return f"{100 * value:.1f} %"
+    if isinstance(value, bool):
+        return "yes" if value else ""
     if isinstance(value, float):
         return f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -36,6 +36,9 @@ from mitmcontext.stores.tiers import Tiers
 _LEDGER: Final = "frozen edits"
 _FILE: Final = "ledger.db"
 _SIZE: Final = 512 << 20
+_CHOICES: Final = "choices"
+_CHOICES_FILE: Final = "choices.db"
+_CHOICES_SIZE: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,14 @@ class Shelves:
     """The key that tenants' digests are made with, and what survives a restart.
 
     `far` is None where nothing does, and `note` says why. `shared` says whether other proxies
-    write there, too.
+    write there, too. `choices` are where a team's people are remembered who opted out.
     """
 
     tenants: bytes
     far: Store | None
     shared: bool
     note: str
+    choices: tuple[Store, ...] = ()
 
 
 def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
@@ -79,10 +83,17 @@ def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
     tiers: list[Store] = []
     if not note:
         tiers.append(Sealed(Sqlite(folder / _FILE, _SIZE), sealing, _LEDGER))
+    choices: list[Store] = []
+    if settings.context_team and not note:
+        choices.append(Sealed(Sqlite(folder / _CHOICES_FILE, _CHOICES_SIZE), sealing, _CHOICES))
     if address:
-        tiers.append(Sealed(_redis(address, subkey(key, NAMES)), sealing, _LEDGER))
+        server = _server(address)
+        name = _name(subkey(key, NAMES))
+        tiers.append(Sealed(RedisStore(server, f"ledger-{name}"), sealing, _LEDGER))
+        if settings.context_team:
+            choices.append(Sealed(RedisStore(server, f"choices-{name}"), sealing, _CHOICES))
     far = Tiers(tiers) if tiers else None
-    return Shelves(subkey(key, TENANTS), far, bool(address), note)
+    return Shelves(subkey(key, TENANTS), far, bool(address), note, tuple(choices))
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:
@@ -106,10 +117,13 @@ def _given_key(path: str) -> bytes:
         raise BadSetting(str(error)) from None
 
 
-def _redis(address: str, names: bytes) -> Store:
-    # The name keeps apart installations that share a server, and says nothing about the key.
-    name = hashlib.sha256(names).hexdigest()[:16]
+def _name(names: bytes) -> str:
+    """Keeps apart installations that share a server, and says nothing about the key."""
+    return hashlib.sha256(names).hexdigest()[:16]
+
+
+def _server(address: str) -> Server:
     try:
-        return RedisStore(Server(address), f"ledger-{name}")
+        return Server(address)
     except ValueError as error:
         raise BadSetting(str(error)) from None
