@@ -18,12 +18,17 @@ _ACCOUNT: Final = ("chatgpt-account-id", "openai-organization", "openai-project"
 _CREDENTIAL: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
-def tenant(key: bytes, scheme: str, host: str, port: int, headers: Mapping[str, str]) -> bytes:
+def tenant(
+    key: bytes, scheme: str, host: str, port: int, headers: Mapping[str, str], in_query: str = ""
+) -> bytes:
     """HMAC-SHA256 over length-prefixed fields: scheme, host, port and principal.
 
-    `headers` have names in lower case.
+    `headers` have names in lower case. `in_query` is the query's `key`, by which Google's APIs
+    take a credential, too.
     """
     fields = [scheme, host.lower(), str(port), *_principal(headers)]
+    if in_query:
+        fields += ["query", in_query]
     return keyed(key, (field.encode("utf-8", "surrogateescape") for field in fields))
 
 
