@@ -70,6 +70,16 @@ class Dump(DumpMaster):
         self.addons.add(Announcement())
 
 
+class Team(DumpMaster):
+    """mitmdump for many people: on every address, and with nothing of any request in its output."""
+
+    def __init__(self, opts: options.Options) -> None:
+        super().__init__(opts)
+        set_defaults(opts)
+        opts.update(listen_host="", flow_detail=0)
+        self.addons.add(TeamAnnouncement())
+
+
 def set_defaults(opts: options.Options) -> None:
     """Stay inside the checkout and on this machine. Makes the proxy's CA if there is none yet."""
     opts.update(confdir=str(CONFDIR), listen_host="127.0.0.1")
@@ -81,6 +91,30 @@ class Announcement:
     def running(self) -> None:
         """Print to standard output, where a person or a script waits for it."""
         print("\n".join(announcement(os.environ)), flush=True)
+
+
+class TeamAnnouncement:
+    """Says what the people of a team need."""
+
+    def running(self) -> None:
+        """Print to standard output."""
+        print("\n".join(team_announcement()), flush=True)
+
+
+def team_announcement() -> Iterator[str]:
+    """Where the proxy is, and what each person pastes."""
+    yield "mitmcontext is running for a team."
+    servers = list(ctx.master.addons.get("proxyserver").servers)
+    places = [place for server in servers for place in server.listen_addrs]
+    for server in servers:
+        yield f"  {server.mode.description}: {' '.join(addresses(server)) or 'started'}"
+    everywhere = ("0.0.0.0", "::")  # noqa: S104  (only compared)
+    host = socket.gethostname() if places[0][0] in everywhere else bracketed(places[0][0])
+    proxy = f"http://NAME:PASSWORD@{host}:{places[0][1]}"
+    yield "Each person pastes this with their own name and password (README.md, For a team):"
+    yield export({"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1"})
+    yield "What their tools must trust is at http://mitm.it/ through the proxy, and here:"
+    yield f"  {confdir() / 'mitmproxy-ca-cert.pem'}"
 
 
 def announcement(environment: Mapping[str, str]) -> Iterator[str]:
@@ -230,6 +264,17 @@ def before_listening(args: argparse.Namespace) -> dict[str, object]:
     return more
 
 
+def before_listening_for_a_team(args: argparse.Namespace) -> dict[str, object]:
+    """The same, unless something would show some people what others send."""
+    sys.path.insert(0, str(ADDON.parent))
+    from mitmcontext.proxy.team import objections
+
+    for objection in objections(ctx.options, keeps_flows=False):
+        raise OptionsError(objection)
+    ctx.options.set("context_team=true", defer=True)
+    return before_listening(args)
+
+
 def web_parser(opts: options.Options) -> argparse.ArgumentParser:
     """mitmweb's own, with what mitmproxy expects of a program that looks at its arguments."""
     parser: argparse.ArgumentParser = cmdline.mitmweb(opts)
@@ -239,12 +284,16 @@ def web_parser(opts: options.Options) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> None:
     """Run until told to stop. mitmproxy exits by itself, with 1, where it cannot start."""
-    dump = "--dump" in arguments
-    rest = [argument for argument in arguments if argument != "--dump"]
+    team = "--team" in arguments
+    dump = team or "--dump" in arguments
+    rest = [argument for argument in arguments if argument not in ("--dump", "--team")]
     # mitmproxy names itself in its messages by this.
     sys.argv = ["mitmdump" if dump else "mitmweb", "-s", str(ADDON), *rest]
     os.environ.setdefault("CONTEXT_CACHE_DIR", str(CACHE_DIR))
-    if dump:
+    if team:
+        extra = before_listening_for_a_team
+        mitmproxy_main.run(Team, cmdline.mitmdump, sys.argv[1:], extra)
+    elif dump:
         mitmproxy_main.run(Dump, cmdline.mitmdump, sys.argv[1:], before_listening)
     else:
         mitmproxy_main.run(Web, web_parser, sys.argv[1:], before_listening)
