@@ -49,13 +49,15 @@ class Usage:
         return self.fresh + self.read + self.written
 
 
-def _cut(text: str, pieces: int) -> Iterator[str]:
+def cut(text: str, pieces: int) -> Iterator[str]:
+    """A text in about so many pieces."""
     size = max(1, -(-len(text) // max(1, pieces)))
     for start in range(0, len(text), size):
         yield text[start : start + size]
 
 
-def _line(value: Json) -> str:
+def line(value: Json) -> str:
+    """JSON on one line."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -119,20 +121,20 @@ def _block_events(index: int, block: Json, pieces: int) -> Iterator[bytes]:
     if block["type"] == "text":
         empty: Json = {"type": "text", "text": ""}
         deltas: list[Json] = [
-            {"type": "text_delta", "text": piece} for piece in _cut(block["text"], pieces)
+            {"type": "text_delta", "text": piece} for piece in cut(block["text"], pieces)
         ]
     elif block["type"] == "thinking":
         empty = {"type": "thinking", "thinking": "", "signature": ""}
         deltas = [
             {"type": "thinking_delta", "thinking": piece}
-            for piece in _cut(block["thinking"], pieces)
+            for piece in cut(block["thinking"], pieces)
         ]
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
     else:
         empty = {**block, "input": {}}
         arguments = json.dumps(block["input"])
         deltas = [
-            {"type": "input_json_delta", "partial_json": piece} for piece in _cut(arguments, pieces)
+            {"type": "input_json_delta", "partial_json": piece} for piece in cut(arguments, pieces)
         ]
     yield _event({"type": "content_block_start", "index": index, "content_block": empty})
     for delta in deltas:
@@ -141,7 +143,7 @@ def _block_events(index: int, block: Json, pieces: int) -> Iterator[bytes]:
 
 
 def _event(value: Json) -> bytes:
-    return f"event: {value['type']}\ndata: {_line(value)}\n\n".encode("utf-8", "surrogatepass")
+    return f"event: {value['type']}\ndata: {line(value)}\n\n".encode("utf-8", "surrogatepass")
 
 
 def _openai_usage(usage: Usage) -> Json:
@@ -199,10 +201,10 @@ def openai_events(
         }
         if include_usage:
             value["usage"] = _openai_usage(usage) if delta is None else None
-        return f"data: {_line(value)}\n\n".encode("utf-8", "surrogatepass")
+        return f"data: {line(value)}\n\n".encode("utf-8", "surrogatepass")
 
     yield chunk({"role": "assistant", "content": "", "refusal": None})
-    for piece in _cut(reply.text, reply.pieces):
+    for piece in cut(reply.text, reply.pieces):
         yield chunk({"content": piece})
     for place, call in enumerate(_openai_calls(reply, number)):
         yield chunk({"tool_calls": [{"index": place, **call}]})

@@ -122,6 +122,9 @@ def _texts(value: Any) -> Iterator[str | None]:
         for key, item in value.items():
             if key in ("cache_control", "type", "signature"):
                 continue
+            if key == "images" and isinstance(item, list):
+                yield from (None for _ in item)
+                continue
             if key in ("input", "arguments") and not isinstance(item, str):
                 yield json.dumps(item, ensure_ascii=False)
             else:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from . import answers, http1, rules_anthropic, rules_openai
+from . import answers, http1, rules_anthropic, rules_ollama, rules_openai
 from .answers import Reply, Usage
 from .caching import PromptCache
 from .certificates import Certificates
@@ -32,8 +32,12 @@ from .prefix import fingerprints, first_difference
 from .refusal import Refusal
 from .speaking import Said, Speaking
 
-HOSTS = ("api.anthropic.com", "api.openai.com")
-SPEAKING: tuple[Speaking, ...] = ()
+HOSTS = (
+    "api.anthropic.com",
+    "api.openai.com",
+    "ollama.com",
+)
+SPEAKING: tuple[Speaking, ...] = (rules_ollama.SPEAKING,)
 _LARGEST_LINE = 64 * 1024 * 1024
 
 

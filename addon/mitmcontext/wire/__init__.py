@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitmcontext.wire import anthropic, openai_chat
+from mitmcontext.wire import anthropic, ollama, openai_chat
 from mitmcontext.wire.api import Api
 
-APIS: Final[tuple[Api, ...]] = (anthropic.MESSAGES, openai_chat.CHAT)
+APIS: Final[tuple[Api, ...]] = (
+    anthropic.MESSAGES,
+    openai_chat.CHAT,
+    ollama.CHAT,
+    ollama.GENERATE,
+)
 
 
 def api_for(method: str, path: str) -> Api | None:
