@@ -83,7 +83,6 @@ def test_where_the_request_itself_is_at_fault_the_step_stays(
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(refusal("prompt is too long: 25000 tokens > 24000 maximum"), id="length"),
         pytest.param(refusal("Overloaded", "overloaded_error", 529), id="overloaded"),
         pytest.param(refusal("Number of tokens", "rate_limit_error", 429), id="rate"),
     ],
@@ -102,3 +101,59 @@ def test_other_refusals_are_none_of_ours(
     assert answer.status == reply.status
     assert len(provider.records) == 11
     assert stats(proxy)["requests"]["refused_after_rewrite"] == 0
+
+
+def test_a_window_that_is_smaller_than_known_is_learned_from_the_refusal(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    """The table says 200,000 tokens; this provider takes 24,000, and says so once."""
+    provider.models = with_windows({"*": WINDOW})
+    proxy = start_proxy()
+    connection = connect(proxy, port=provider.tls_port)
+    sent = [encode(body) for body in Session().requests()]
+
+    answers = [connection.post(PATH, HEADERS, body) for body in sent]
+
+    assert {answer.status for answer in answers} == {200}
+    assert len(provider.refused) == 1
+    assert provider.refused[0][1].too_long
+    found = stats(proxy)
+    assert found["requests"]["refused_length"] == 1
+    assert found["steps"] >= 8
+    assert found["prefix_breaks_unexplained"] == 0
+    assert len(provider.breaks) <= found["steps"]
+
+
+def test_a_refusal_that_nothing_helps_against_comes_as_it_is(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    provider.models = with_windows({"*": 2_000})
+    proxy = start_proxy()
+    connection = connect(proxy, port=provider.tls_port)
+    message = {"role": "user", "content": "one long question " * 2_000}
+    body = encode({"model": "claude-sonnet-4-5", "max_tokens": 10, "messages": [message]})
+
+    answer = connection.post(PATH, HEADERS, body)
+
+    assert answer.status == 400
+    assert answer.body == provider.records[-1].answer
+    assert [record.wire.body for record in provider.records] == [body]
+    assert stats(proxy)["requests"]["refused_length"] == 1
+
+
+def test_a_refusal_without_figures_is_learned_from_too(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy()
+    connection = connect(proxy, port=provider.tls_port)
+    sent = [encode(body) for body in Session().requests()]
+    for body in sent[:20]:
+        connection.post(PATH, HEADERS, body)
+
+    provider.replies.append(refusal("prompt is too long"))
+    answer = connection.post(PATH, HEADERS, sent[20])
+
+    assert answer.status == 200
+    assert len(provider.records[-1].wire.body) < 0.8 * len(sent[20])
+    assert stats(proxy)["requests"]["refused_length"] == 1

@@ -26,7 +26,7 @@ from mitmcontext.proxy import bodies, options, view
 from mitmcontext.proxy.carried import Carried, carried
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
-from mitmcontext.proxy.job import Job, Ready, Result
+from mitmcontext.proxy.job import Job, Ready, Result, may_step
 from mitmcontext.proxy.page import page
 from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
@@ -36,7 +36,7 @@ from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import BadSetting, Settings, load
-from mitmcontext.values import Action, Outcome, Standing, Unreadable, Usage
+from mitmcontext.values import Action, Outcome, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.api import Api
 
@@ -300,9 +300,9 @@ class ContextAddon:
         answer = flow.response
         if answer is None or flow.websocket is not None:
             return
-        rewritten = result is not None and result.raw is not None
+        replaced = result is not None and (result.raw is not None or may_step(result))
         kind = answer.headers.get("content-type")
-        how = handling(answer.status_code, kind, recognised=result is not None, rewritten=rewritten)
+        how = handling(answer.status_code, kind, recognised=result is not None, rewritten=replaced)
         if how is Handling.STREAM:
             answer.stream = True
         elif how is Handling.TEE and result is not None:
@@ -338,26 +338,48 @@ class ContextAddon:
             self._later(self._at_work().confirm(result))
 
     async def _refused(self, flow: http.HTTPFlow) -> None:
-        """Where the provider refused the shape of what we rewrote, go one rung down, once.
-
-        Only when the answer to that is better was the step at fault, and is taken back.
-        """
+        """Where the provider refused the length or the shape of a request, send it once more."""
         result = self._pending.get(flow.id)
         answer = flow.response
-        if result is None or result.raw is None or answer is None or answer.raw_content is None:
+        if result is None or answer is None or answer.raw_content is None:
             return
         if answer.status_code not in HELD:
             return
         coding = answer.headers.get("content-encoding")
         said = bodies.decode(answer.raw_content, coding, _LARGEST_REFUSAL)
-        if not result.ready.job.api.refuses_shape(answer.status_code, said):
+        api = result.ready.job.api
+        too_long = api.refuses_length(answer.status_code, said)
+        if too_long is not None:
+            await self._step_further(flow, result, too_long)
+        elif result.raw is not None and api.refuses_shape(answer.status_code, said):
+            await self._step_back(flow, result)
+
+    async def _step_further(self, flow: http.HTTPFlow, result: Result, too_long: TooLong) -> None:
+        """Take the strongest step that the provider's own figures call for, once.
+
+        Where that does not help, the client gets the refusal as it came.
+        """
+        figures, worker = self._figures_of(flow), self._at_work()
+        figures.refused_length()
+        further = await worker.step_further(result, too_long)
+        if further is None or further.raw is None:
             return
-        self._figures_of(flow).refused()
-        worker = self._at_work()
+        again = await self._send_again(flow, further.raw)
+        if again is None or again.status_code >= 400:
+            return
+        flow.response = again
+        _commit(flow.request, further.raw)
+        self._pending[flow.id] = further
+        worker.prefix_break(further)
+        figures.stepped(further.outcome)
+        self._mark(flow, further.outcome)
+        _log.info("mitmcontext: %s", view.log_line(further.outcome, flow.request.pretty_host))
+
+    async def _send_again(self, flow: http.HTTPFlow, raw: bytes) -> http.Response | None:
         mode = flow.client_conn.proxy_mode.full_spec
         again = await resend(
             flow.request,
-            await worker.step_back(result),
+            raw,
             seconds=_RESEND_SECONDS,
             verify=tls_context(ctx.options),
             proxy=upstream_proxy([mode], ctx.options.upstream_auth),
@@ -365,6 +387,17 @@ class ContextAddon:
         )
         if again is None:
             _log.warning("mitmcontext: a refused request could not be sent again")
+        return again
+
+    async def _step_back(self, flow: http.HTTPFlow, result: Result) -> None:
+        """Go one rung down, once.
+
+        Only when the answer to that is better was the step at fault, and is taken back.
+        """
+        self._figures_of(flow).refused()
+        worker = self._at_work()
+        again = await self._send_again(flow, await worker.step_back(result))
+        if again is None:
             return
         flow.response = again
         if again.status_code < 400:

@@ -32,6 +32,7 @@ class Carried(TypedDict):
     pending: dict[str, Any]
     tees: dict[str, Any]
     refused: LRUCache[bytes, bool]
+    windows: LRUCache[str, int]
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -54,6 +55,7 @@ def carried(master: object) -> Carried:
             pending={},
             tees={},
             refused=LRUCache(1_000),
+            windows=LRUCache(1_000),
         )
         setattr(master, _NAME, found)
     return found

@@ -25,6 +25,7 @@ def _fresh() -> dict[str, Any]:
         "seen": 0,
         "recognised": 0,
         "refused_after_rewrite": 0,
+        "refused_length": 0,
         "actions": {action.value: 0 for action in Action},
         "left_alone": {},
         "failures": {},
@@ -91,12 +92,23 @@ class Figures:
         elif outcome.action is Action.FAILED_OPEN:
             _count(figures["failures"], outcome.reason)
         elif outcome.action is Action.CONDENSED:
-            figures["steps"] += 1
-            figures["freed"] += outcome.freed
-            figures["step_ms"] += outcome.milliseconds
-            figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-self._steps_kept :]
+            self._step(outcome)
         if self._total is not None:
             self._total.record(outcome)
+
+    def _step(self, outcome: Outcome) -> None:
+        figures = self._all
+        figures["steps"] += 1
+        figures["freed"] += outcome.freed
+        figures["step_ms"] += outcome.milliseconds
+        figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-self._steps_kept :]
+
+    def stepped(self, outcome: Outcome) -> None:
+        """A step was taken for a request that had been recorded, after the provider refused it."""
+        self._step(outcome)
+        self._all["forwarded"] -= outcome.freed
+        if self._total is not None:
+            self._total.stepped(outcome)
 
     def recount(self, outcome: Outcome) -> None:
         """The tokens of a request that was recorded before it was counted."""
@@ -116,6 +128,12 @@ class Figures:
         self._all["refused_after_rewrite"] += 1
         if self._total is not None:
             self._total.refused()
+
+    def refused_length(self) -> None:
+        """The provider found a request too long."""
+        self._all["refused_length"] += 1
+        if self._total is not None:
+            self._total.refused_length()
 
     def resumed_step(self) -> None:
         """A step that was taken before the last start, or by another proxy, holds here again."""
@@ -146,6 +164,7 @@ class Figures:
                 "recognised": figures["recognised"],
                 **actions,
                 "refused_after_rewrite": figures["refused_after_rewrite"],
+                "refused_length": figures["refused_length"],
             },
             "tokens": {
                 "sent": figures["sent"],

@@ -99,6 +99,12 @@ def encoded(ready: Ready) -> bytes | None:
     return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)
 
 
+def may_step(result: Result) -> bool:
+    """Whether a step may be taken if the provider finds this request too long."""
+    ready = result.ready
+    return ready.standing is Standing.TURN and not ready.observed
+
+
 def because(result: Result, reason: str) -> Result:
     """The same, with why no step was taken although one was due."""
     outcome = replace(result.outcome, reason=reason)

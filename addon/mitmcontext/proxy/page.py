@@ -44,6 +44,7 @@ _LABELS = {
     "observed": "observed only",
     "failed_open": "failed open",
     "refused_after_rewrite": "refused by the provider after a rewrite",
+    "refused_length": "refused by the provider as too long",
     "sent": "sent by clients",
     "forwarded": "forwarded",
     "saved": "saved",

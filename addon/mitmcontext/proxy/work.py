@@ -25,12 +25,12 @@ from mitmcontext import pipeline
 from mitmcontext.condense.assess import calls_for_step
 from mitmcontext.condense.ledger import Found, Ledger, home
 from mitmcontext.known import Known
-from mitmcontext.models.windows import Window, window_of
+from mitmcontext.models.windows import SMALLEST, Window, window_of
 from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.carried import Carried, sized
 from mitmcontext.proxy.counts import KeptCounts, uncounted
-from mitmcontext.proxy.job import Claim, Job, Ready, Result, because, encoded
+from mitmcontext.proxy.job import Claim, Job, Ready, Result, because, encoded, may_step
 from mitmcontext.proxy.prefixes import Break, Prefixes
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
@@ -43,7 +43,7 @@ from mitmcontext.tokens import vocabulary
 from mitmcontext.tokens.calibration import Calibration
 from mitmcontext.tokens.estimate import Count
 from mitmcontext.tokens.families import family_of
-from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing
+from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing, TooLong
 from mitmcontext.wire.api import digest, message_of
 
 # Reading a body of this size takes well below a millisecond. In a thread it takes half of one
@@ -69,6 +69,8 @@ _CALIBRATION_KEPT: Final = 30 * 86_400.0
 _RECOLLECTIONS_SIZE: Final = 32 << 20
 _CHANGES_SIZE: Final = 16 << 20
 
+# A request that was refused as too long, without figures, is taken to be this much over.
+_REFUSED: Final = 0.95
 # A conversation of a hundred and forty messages; an assessment of two thousand.
 _COUNTS_OF_ONE: Final = 48 << 10
 _ANALYSIS: Final = 16 << 10
@@ -101,6 +103,7 @@ class Worker:
         self._recollections = Recollections(_RECOLLECTIONS_SIZE)
         self._prefixes = Prefixes(kept["prefixes"])
         self._refused = kept["refused"]
+        self._windows = kept["windows"]
         self._calibration = Calibration()
         self._key = shelves.tenants
         self._confirmed: TTLCache[bytes, bool] = TTLCache(
@@ -204,6 +207,37 @@ class Worker:
         ready = replace(result.ready, laid=before)
         return await self._run(partial(encoded, ready)) or result.ready.job.raw
 
+    async def step_further(self, result: Result, too_long: TooLong) -> Result | None:
+        """The strongest step for a request that the provider found too long; None if none helps.
+
+        What its refusal says of the window and of the request's size is learned first.
+        """
+        if not may_step(result):
+            return None
+        if not result.counted:
+            result = await self.count_later(result)
+        self._learn_length(result, too_long)
+        try:
+            further = await self._decide_in_time(result.ready)
+        except (TimeoutError, Broken) as fault:
+            _log.warning("mitmcontext: no step for what is too long: %s", type(fault).__name__)
+            return None
+        if further.outcome.action is not Action.CONDENSED:
+            return None
+        reason = f"too long for the provider; {further.outcome.reason}"
+        return replace(further, outcome=replace(further.outcome, reason=reason))
+
+    def _learn_length(self, result: Result, too_long: TooLong) -> None:
+        key = result.calibration
+        if too_long.sent is not None and result.uncorrected:
+            self._calibration.learn(key, result.uncorrected, too_long.sent)
+        window = too_long.window
+        if window is None:
+            # What was refused as too long does not fit, whatever the table says.
+            window = int(_REFUSED * result.outcome.forwarded)
+        if window >= SMALLEST:
+            self._windows[key] = window
+
     async def retract(self, result: Result) -> None:
         """Take back the newest step of a conversation, and take none there any more."""
         laid = result.ready.laid
@@ -262,6 +296,7 @@ class Worker:
         self._recollections.clear()
         self._changes.clear()
         self._refused.clear()
+        self._windows.clear()
         self._confirmed.clear()
         self._prefixes.clear()
 
@@ -362,7 +397,12 @@ class Worker:
             asked = ready.request.window
             return Window(asked, None, asked, known=True, source="the request asks for it")
         named = ready.job.api.model_name(ready.job.headers, ready.request)
-        return window_of(named, ready.settings.context_windows)
+        window = window_of(named, ready.settings.context_windows)
+        learned = self._windows.get(self._calibration_key(ready))
+        if learned is None or learned >= window.input:
+            return window
+        total = min(window.total, learned) if window.total is not None else None
+        return replace(window, input=learned, total=total, known=True, source="a refusal")
 
     def _decide(self, ready: Ready, claim: Claim) -> Result:
         """Assess and, where that calls for it, take a step. Runs in a thread."""
