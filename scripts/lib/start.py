@@ -14,14 +14,15 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import argparse
 import errno
 import os
+import select
 import shlex
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import certifi
 from mitmproxy import ctx, options
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.proxy.mode_servers import ServerInstance
@@ -31,21 +32,13 @@ from mitmproxy.tools import main as mitmproxy_main
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.web.master import WebMaster
 
-ROOT = Path(__file__).resolve().parents[2]
-ADDON = ROOT / "addon" / "context.py"
-CONFDIR = ROOT / ".mitmproxy"
-CACHE_DIR = ROOT / ".cache" / "context"
+# Started as a script; the packages are one folder above it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-# Where systems keep the authorities they trust, as one file.
-SYSTEM_ROOTS = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch, Alpine
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Red Hat
-    "/etc/pki/tls/certs/ca-bundle.crt",  # older Red Hat
-    "/etc/ssl/ca-bundle.pem",  # SUSE
-    "/etc/ssl/cert.pem",  # macOS, the BSDs
-)
-CA_NAME = "mitmproxy-ca-cert.pem"
-BUNDLE_NAME = "mitmcontext-ca-bundle.pem"
+from lib import environment as env
+
+ADDON = env.ROOT / "addon" / "context.py"
+CACHE_DIR = env.CACHE / "context"
 
 # Tools behind these modes are sent here by HTTPS_PROXY; those behind others have ways of their own.
 PROXY_MODES = ("regular", "upstream")
@@ -82,7 +75,7 @@ class Team(DumpMaster):
 
 def set_defaults(opts: options.Options) -> None:
     """Stay inside the checkout and on this machine. Makes the proxy's CA if there is none yet."""
-    opts.update(confdir=str(CONFDIR), listen_host="127.0.0.1")
+    opts.update(confdir=str(env.CONFDIR), listen_host=env.HOST)
 
 
 class Announcement:
@@ -120,7 +113,7 @@ def team_announcement() -> Iterator[str]:
 def announcement(environment: Mapping[str, str]) -> Iterator[str]:
     """What to open and what to paste, as it really is now."""
     servers = list(ctx.master.addons.get("proxyserver").servers)
-    yield "mitmcontext is running."
+    yield env.RUNNING
     for server in servers:
         yield f"  {server.mode.description}: {' '.join(addresses(server)) or 'started'}"
     if isinstance(ctx.master, WebMaster):
@@ -154,53 +147,18 @@ def export_lines(proxy: str, folder: Path, environment: Mapping[str, str]) -> It
 
     Lower-case names win over upper-case ones in many tools, so they are set too where they are.
     """
-    ways = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1"}
-    ways |= {name.lower(): value for name, value in ways.items() if name.lower() in environment}
-    bundle = folder / BUNDLE_NAME
-    ca = folder / CA_NAME
-    if not ca.exists():  # a CA of the user's own
-        ca = bundle
-    yield export(ways)
-    yield export(
-        {
-            "NODE_EXTRA_CA_CERTS": str(ca),
-            "CODEX_CA_CERTIFICATE": str(ca),
-            "NODE_USE_ENV_PROXY": "1",
-        }
-    )
-    yield export(
-        dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(bundle))
-    )
+    trust = env.Trust.of(folder)
+    ways = env.ways(proxy)
+    lower = {name: value for name, value in env.in_lower_case(ways).items() if name in environment}
+    yield export(ways | lower)
+    yield export(env.added(trust))
+    yield export(env.replaced(trust, environment))
 
 
 def export(variables: Mapping[str, str]) -> str:
     """One line for a POSIX shell."""
     pairs = (f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return f"  export {' '.join(pairs)}"
-
-
-def write_bundle(folder: Path, environment: Mapping[str, str]) -> None:
-    """Write the system's authorities and the proxy's, for variables that replace the system's."""
-    ca: bytes = ctx.master.addons.get("tlsconfig").certstore.default_ca.to_pem()
-    bundle = folder / BUNDLE_NAME
-    unfinished = bundle.with_suffix(f".{os.getpid()}")
-    unfinished.write_bytes(system_roots(environment).rstrip(b"\n") + b"\n" + ca)
-    unfinished.replace(bundle)
-
-
-def system_roots(environment: Mapping[str, str]) -> bytes:
-    """What this machine trusts: as its user has set it, else as the system has, else Mozilla's."""
-    own = environment.get("SSL_CERT_FILE", "")
-    # Started from a shell that has our lines: that bundle is a result, not a source.
-    candidates = [own] if own and Path(own).name != BUNDLE_NAME else []
-    for candidate in (*candidates, *SYSTEM_ROOTS):
-        try:
-            roots = Path(candidate).read_bytes()
-        except OSError:
-            continue
-        if b"BEGIN CERTIFICATE" in roots:
-            return roots
-    return Path(certifi.where()).read_bytes()
 
 
 class Wish(NamedTuple):
@@ -253,7 +211,8 @@ def is_taken(wish: Wish) -> bool:
 def before_listening(args: argparse.Namespace) -> dict[str, object]:
     """Called by mitmproxy once all options are known. Returns more of them to set."""
     refuse_taken_ports()
-    write_bundle(confdir(), os.environ)
+    ca: bytes = ctx.master.addons.get("tlsconfig").certstore.default_ca.to_pem()
+    env.write_bundle(confdir(), ca, os.environ)
     # Scripts of the user's own come beside ours, whichever way they are named.
     also = [s.removeprefix("scripts=") for s in args.setoptions if s.startswith("scripts=")]
     more: dict[str, object] = {"scripts": [*ctx.options.scripts, *also]}
@@ -282,11 +241,33 @@ def web_parser(opts: options.Options) -> argparse.ArgumentParser:
     return parser
 
 
+def end_with(pid: int) -> None:
+    """End as if interrupted as soon as that process has ended."""
+    wait_for_end(pid)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait for a process that is no child of ours; nobody else gets its number meanwhile."""
+    try:
+        if sys.platform == "linux":
+            select.select([os.pidfd_open(pid)], [], [])
+        else:
+            end = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+            select.kqueue().control([end], 1)
+    except ProcessLookupError:
+        return
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run until told to stop. mitmproxy exits by itself, with 1, where it cannot start."""
-    team = "--team" in arguments
-    dump = team or "--dump" in arguments
-    rest = [argument for argument in arguments if argument not in ("--dump", "--team")]
+    rest = list(arguments)
+    if rest[:1] == ["--until-end-of"]:
+        threading.Thread(target=end_with, args=[int(rest[1])], daemon=True).start()
+        del rest[:2]
+    team = "--team" in rest
+    dump = team or "--dump" in rest
+    rest = [argument for argument in rest if argument not in ("--dump", "--team")]
     # mitmproxy names itself in its messages by this.
     sys.argv = ["mitmdump" if dump else "mitmweb", "-s", str(ADDON), *rest]
     os.environ.setdefault("CONTEXT_CACHE_DIR", str(CACHE_DIR))
