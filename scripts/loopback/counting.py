@@ -28,6 +28,7 @@ _PIECE = re.compile(
 
 _LONG_TEXT = 4_000
 _IMAGE = 1_400
+_PICTURES = ("image", "image_url", "document", "input_image", "input_file", "computer_screenshot")
 
 
 def _price(kind: str, length: int) -> float:
@@ -116,7 +117,7 @@ def _texts(value: Any) -> Iterator[str | None]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, dict):
-        if value.get("type") in ("image", "image_url", "document"):
+        if value.get("type") in _PICTURES:
             yield None
             return
         for key, item in value.items():
@@ -125,7 +126,10 @@ def _texts(value: Any) -> Iterator[str | None]:
             if key == "images" and isinstance(item, list):
                 yield from (None for _ in item)
                 continue
-            if key in ("input", "arguments") and not isinstance(item, str):
+            if key == "encrypted_content" and isinstance(item, str):
+                # Three bytes in four signs, four bytes to a token: what is sealed, not its seal.
+                yield " sealed" * (len(item) * 3 // 16)
+            elif key in ("input", "arguments") and not isinstance(item, str):
                 yield json.dumps(item, ensure_ascii=False)
             else:
                 yield from _texts(item)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitmcontext.wire import anthropic, ollama, openai_chat
+from mitmcontext.wire import anthropic, ollama, openai_chat, openai_responses
 from mitmcontext.wire.api import Api
 
 APIS: Final[tuple[Api, ...]] = (
     anthropic.MESSAGES,
     openai_chat.CHAT,
+    openai_responses.RESPONSES,
     ollama.CHAT,
     ollama.GENERATE,
 )
