@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.test_event_stream import event_message
 
 from mitmcontext.proxy.bodies import encode
 from mitmcontext.proxy.tee import Handling, Tee, handling, merge
 from mitmcontext.values import Usage
+
+AWS = "application/vnd.amazon.eventstream"
 
 
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
@@ -60,6 +65,37 @@ ANSWER = json.dumps(
     {"content": [{"text": "x" * 3000}], "usage": {"input_tokens": 1200, "output_tokens": 42}}
 ).encode()
 TOLD = Usage(input_tokens=1200, output_tokens=42)
+LINES = (
+    b'{"message":{"content":"the \\"usage\\""},"done":false}\n'
+    b'{"message":{"content":""},"done":true,"prompt_eval_count":1200,"eval_count":42}\n'
+)
+ARRAY = (
+    b'[{"text": "the \\"usage\\": { ]", "usage": {"input_tokens": 1100}}\n,\r\n'
+    b'{"text": "no \\\\"}\n,\r\n'
+    b'{"text": "x", "usage": {"input_tokens": 1200, "output_tokens": 42}}\n]\n'
+)
+MESSAGES = b"".join(
+    event_message({":event-type": name}, payload)
+    for name, payload in [
+        ("messageStart", b'{"role":"assistant"}'),
+        ("contentBlockDelta", b'{"delta":{"text":"the \\"usage\\""},"p":"abc"}'),
+        ("metadata", b'{"usage":{"input_tokens":1200,"output_tokens":42},"p":"ab"}'),
+    ]
+)
+WRAPPED = b"".join(
+    event_message(
+        {":event-type": "chunk"}, json.dumps({"bytes": base64.b64encode(data).decode()}).encode()
+    )
+    for data in re.findall(rb"data: (.*)", STREAM)
+)
+
+
+def ollamas(event: Mapping[str, Any]) -> Usage | None:
+    if "prompt_eval_count" in event:
+        return Usage(event["prompt_eval_count"], event["eval_count"])
+    return usage_of(event)
+
+
 EVERY_ENCODING = pytest.mark.parametrize("encoding", [None, "gzip", "deflate", "br", "zstd"])
 
 
@@ -67,14 +103,23 @@ EVERY_ENCODING = pytest.mark.parametrize("encoding", [None, "gzip", "deflate", "
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize(
     ("content_type", "body"),
-    [("text/event-stream; charset=utf-8", STREAM), ("application/json", ANSWER)],
-    ids=["events", "json"],
+    [
+        ("text/event-stream; charset=utf-8", STREAM),
+        ("application/json", ANSWER),
+        ("application/json; charset=UTF-8", ARRAY),
+        ("application/json", b" \r\n" + ARRAY),
+        ("application/x-ndjson", LINES),
+        ("application/x-ndjson", LINES.rstrip()),
+        (AWS, MESSAGES),
+        (AWS, WRAPPED),
+    ],
+    ids=["events", "json", "array", "space", "lines", "a last line", "messages", "wrapped"],
 )
 def test_usage_is_read_however_the_answer_is_encoded_and_cut(
     encoding: str | None, size: int, content_type: str, body: bytes
 ) -> None:
     raw = encode(body, encoding)
-    heard = Heard(content_type, encoding)
+    heard = Heard(content_type, encoding, ollamas)
     heard.passes(*(raw[i : i + size] for i in range(0, len(raw), size)))
     assert heard.usages == []  # only at the end
     heard.passes(b"", b"")
@@ -108,16 +153,38 @@ def test_an_answer_that_says_nothing_is_no_failure(content_type: str, body: byte
     assert (heard.usages, heard.failures) == ([], [])
 
 
-def test_only_events_that_speak_of_usage_are_parsed() -> None:
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [("text/event-stream", STREAM), ("application/json", ARRAY), (AWS, WRAPPED)],
+    ids=["events", "array", "wrapped"],
+)
+def test_only_the_first_and_the_last_that_speak_of_usage_are_parsed(
+    content_type: str, body: bytes
+) -> None:
     parsed: list[Mapping[str, Any]] = []
 
     def remember(event: Mapping[str, Any]) -> None:
         parsed.append(event)
 
-    Heard(usage_of=remember).passes(STREAM, b"data: {broken\n\n", b"")
-    assert [event.get("type") for event in parsed][:1] == ["message_start"]
-    assert parsed[-1]["type"] == "message_delta"
-    assert len(parsed) <= 3
+    Heard(content_type, usage_of=remember).passes(body, b"")
+    assert len(parsed) == 2
+    assert [usage_of(event) is not None for event in parsed] == [True, True]
+
+
+def test_what_is_broken_and_does_not_speak_of_usage_does_no_harm() -> None:
+    assert Heard().passes(STREAM, b"data: {broken\n\n", b'data: {"usage":null\n\n', b"").usages == [
+        TOLD
+    ]
+
+
+def test_an_array_of_any_length_is_read_and_not_kept() -> None:
+    heard = Heard("application/json").passes(b"[")
+    large = b'{"text":"' + b"x" * 2**16 + b'","usage":{"input_tokens":1}},'
+    heard.passes(*[large] * 100, b'{"image":"', *[b"x" * 2**16] * 40, b'"},')
+    held = sum(map(len, heard.tee._telling))
+    heard.passes(b'{"usage":{"input_tokens":1200,"output_tokens":42}}]', b"")
+    assert held < 2**18
+    assert (heard.usages, heard.failures) == ([TOLD], [])
 
 
 @pytest.mark.parametrize(
@@ -127,8 +194,12 @@ def test_only_events_that_speak_of_usage_are_parsed() -> None:
         ("text/event-stream", "zstd", [b"\x28\xb5\x2f\xfd" + STREAM]),
         ("text/event-stream", "br, gzip", [STREAM]),
         ("text/event-stream", "compress", [STREAM]),
-        ("text/event-stream", None, [b'data: {"usage": \n\n' + STREAM]),
-        ("text/event-stream", None, [b'data: {"usage":' + b"[" * 100_000 + b"\n\n", STREAM]),
+        ("text/event-stream", None, [b'data: {"usage":{ \n\n' + STREAM]),
+        ("text/event-stream", None, [b'data: {"usage":{"a":' + b"[" * 100_000 + b"\n\n", STREAM]),
+        (AWS, None, [b"\x00\x00\x00\x10" * 8]),
+        (AWS, None, [event_message({}, b'{"bytes":"x"}')]),
+        (AWS, None, [event_message({}, b'{"bytes"')]),
+        ("application/x-ndjson", None, [b'{"eval_count"']),
         ("application/json", None, [b"<html>"]),
         ("application/json", None, [b"\xff\xfe"]),
         ("application/json", "zstd", [encode(bytes(64 * 2**20), "zstd")]),
@@ -165,7 +236,7 @@ def test_a_large_plain_answer_is_given_up_silently_and_not_kept() -> None:
     heard = Heard("application/json")
     heard.passes(*[b"x" * 2**16] * 100, b"")
     assert (heard.usages, heard.failures) == ([], [])
-    assert heard.tee._json == []
+    assert heard.tee._whole == []
 
 
 def test_a_large_event_is_left_out_and_the_next_one_is_read() -> None:
@@ -174,7 +245,9 @@ def test_a_large_event_is_left_out_and_the_next_one_is_read() -> None:
 
 
 @EVERY_ENCODING
-@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json", "", None])
+@pytest.mark.parametrize(
+    "content_type", ["text/event-stream", "application/json", "application/x-ndjson", AWS, "", None]
+)
 @given(pieces=st.lists(st.binary()))
 def test_any_pieces_pass_unchanged(
     content_type: str | None, encoding: str | None, pieces: list[bytes]
@@ -193,7 +266,11 @@ def test_later_usage_counts_where_it_says_something() -> None:
     [
         (200, "text/event-stream", True, True, Handling.TEE),
         (200, "Application/JSON; charset=utf-8", True, False, Handling.TEE),
-        (200, "application/vnd.amazon.eventstream", True, False, Handling.STREAM),
+        (200, AWS, True, False, Handling.TEE),
+        (200, AWS, False, False, Handling.STREAM),
+        (200, "application/x-ndjson", True, False, Handling.TEE),
+        (200, "application/x-ndjson", False, False, Handling.STREAM),
+        (200, "text/plain", True, False, Handling.STREAM),
         (200, None, True, False, Handling.STREAM),
         (200, "text/event-stream", False, False, Handling.STREAM),
         (200, "application/json", False, False, Handling.LEAVE),

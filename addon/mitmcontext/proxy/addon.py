@@ -302,8 +302,10 @@ class ContextAddon:
             return
         replaced = result is not None and (result.raw is not None or may_step(result))
         kind = answer.headers.get("content-type")
-        how = handling(answer.status_code, kind, recognised=result is not None, rewritten=replaced)
-        if how is Handling.STREAM:
+        path = flow.request.path.partition("?")[0]
+        recognised = api_for(flow.request.method, path) is not None
+        how = handling(answer.status_code, kind, recognised=recognised, rewritten=replaced)
+        if how is Handling.STREAM or (how is Handling.TEE and result is None):
             answer.stream = True
         elif how is Handling.TEE and result is not None:
             tee = Tee(

@@ -8,18 +8,25 @@ looking fails, for whatever reason, the tee stops looking and the answer goes on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Protocol
 
 from mitmcontext.proxy import bodies
 from mitmcontext.values import Usage
+from mitmcontext.wire.event_stream import EventStreamReader, unwrapped
+from mitmcontext.wire.json_array import JsonArrayReader
+from mitmcontext.wire.ndjson import NdjsonReader
 from mitmcontext.wire.sse import SseReader
 
 HELD = (400, 413, 422)
 """Statuses by which providers refuse a request for what it is."""
 
 EVENT_STREAM = "text/event-stream"
+AWS_EVENT_STREAM = "application/vnd.amazon.eventstream"
+LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines")
+_STREAMS: Final = (EVENT_STREAM, AWS_EVENT_STREAM, *LINES)
 
 # An answer with an image in it may be large; parsing it would stall every other flow.
 _JSON_LIMIT = 2 * 2**20
@@ -27,9 +34,13 @@ _EVENT_LIMIT = 2**20
 # What one piece off the wire may decode to. The wire gives at most 64 KiB at a time.
 _PIECE_ROOM = 2**20
 
-# Parsing every event would cost more than all the rest; only a few speak of usage. In a model's own
-# text the quotes are escaped, so that this stands for a key (also `usageMetadata`).
-_NEEDLE = b'"usage'
+# Parsing every event would cost more than all the rest; only a few say what was used (or all of
+# them, in Gemini's streams, and `null` in most of Chat Completions'). In a model's own text the
+# quotes are escaped, so that these stand for keys: `usage` and Gemini's `usageMetadata`, Ollama's
+# counts, and what Bedrock adds to another provider's last event.
+_NEEDLE: Final = re.compile(
+    rb'"(?:usage\w*"\s*:\s*\{|(?:prompt_)?eval_count"|amazon-bedrock-invocationMetrics")'
+)
 
 
 class Handling(StrEnum):
@@ -51,17 +62,18 @@ def handling(
 ) -> Handling:
     """How to handle an answer.
 
-    Answers to LLM requests are streamed, and so is every event stream, since mitmproxy would hold
-    it until its end. Held is only what may have to be replaced: a refusal of what we rewrote.
+    Answers to LLM requests are streamed, and so is whatever is a stream by its type, since
+    mitmproxy would hold it until its end. Held is only what may have to be replaced: a refusal of
+    what we rewrote.
     """
     media = media_type(content_type)
     if status < 200:
         return Handling.LEAVE
     if recognised and rewritten and status in HELD:
         return Handling.HOLD
-    if recognised and (media == EVENT_STREAM or _is_json(media)):
+    if recognised and (media in _STREAMS or _is_json(media)):
         return Handling.TEE
-    if recognised or media == EVENT_STREAM:
+    if recognised or media in _STREAMS:
         return Handling.STREAM
     return Handling.LEAVE
 
@@ -82,11 +94,73 @@ def merge(first: Usage | None, then: Usage | None) -> Usage | None:
     )
 
 
+class Framing(Protocol):
+    """How an answer falls into pieces that can be read for themselves."""
+
+    def feed(self, data: bytes, /) -> Iterable[bytes]:
+        """The pieces that these bytes complete."""
+
+    def close(self) -> Iterable[bytes]:
+        """What is left at the end."""
+
+
+class _Events:
+    """The data of server-sent events."""
+
+    def __init__(self) -> None:
+        self._reader = SseReader(_EVENT_LIMIT)
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        return [event.data for event in self._reader.feed(data)]
+
+    def close(self) -> Iterable[bytes]:
+        last = self._reader.close()
+        return [] if last is None else [last.data]
+
+
+class _Messages:
+    """The payloads of an AWS event stream."""
+
+    def __init__(self) -> None:
+        self._reader = EventStreamReader(_EVENT_LIMIT)
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        return [unwrapped(message.payload) for message in self._reader.feed(data)]
+
+    def close(self) -> Iterable[bytes]:
+        return []
+
+
+class _Elements:
+    """The elements of a JSON array."""
+
+    def __init__(self) -> None:
+        self._reader = JsonArrayReader(_EVENT_LIMIT)
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        return self._reader.feed(data)
+
+    def close(self) -> Iterable[bytes]:
+        return []
+
+
+def _framing(media: str) -> Framing | None:
+    """The framing of a media type; None where only the first byte can tell."""
+    if media == EVENT_STREAM:
+        return _Events()
+    if media == AWS_EVENT_STREAM:
+        return _Messages()
+    return NdjsonReader(_EVENT_LIMIT) if media in LINES else None
+
+
 class Tee:
     """What to set as `flow.response.stream`.
 
     `on_usage` is called at most once, at the end, if the answer said anything about usage.
     `on_failure` is called at most once, with the kind of the error, if reading along failed.
+
+    Of a stream the first and the last piece that speak of usage are read, once it has ended:
+    providers tell the input with the first (Anthropic) or the sum with the last one (all others).
     """
 
     def __init__(
@@ -103,10 +177,10 @@ class Tee:
         self._on_failure = on_failure
         self._usage: Usage | None = None
         self._reading = True
-        self._events = SseReader(_EVENT_LIMIT)
-        self._is_stream = media_type(content_type) == EVENT_STREAM
-        self._json: list[bytes] = []
-        self._json_size = 0
+        self._framing = _framing(media_type(content_type))
+        self._telling: list[bytes] = []  # the first and the last piece that speak of usage
+        self._whole: list[bytes] = []
+        self._whole_size = 0
         try:
             self._decoder = bodies.decoder(content_encoding)
         except BaseException as error:  # noqa: BLE001 - as in __call__
@@ -117,7 +191,7 @@ class Tee:
         if self._reading:
             try:
                 if data:
-                    self._look_at(data)
+                    self._look_at(self._decoder.feed(data, _PIECE_ROOM))
                 else:
                     self._end()
             except BaseException as error:  # noqa: BLE001 - else mitmproxy lets the client hang
@@ -128,43 +202,44 @@ class Tee:
         """Report what was read so far: for an answer that broke off, which gets no last piece."""
         self(b"")
 
-    def _look_at(self, data: bytes) -> None:
-        decoded = self._decoder.feed(data, _PIECE_ROOM)
-        if self._is_stream:
-            for event in self._events.feed(decoded):
-                self._read_event(event.data)
+    def _look_at(self, decoded: bytes) -> None:
+        if self._framing is None and not self._whole:
+            decoded = decoded.lstrip(b" \t\r\n")
+            if decoded.startswith(b"["):
+                self._framing = _Elements()
+        if self._framing is not None:
+            self._note(self._framing.feed(decoded))
             return
-        self._json_size += len(decoded)
-        if self._json_size > _JSON_LIMIT:
+        self._whole_size += len(decoded)
+        if self._whole_size > _JSON_LIMIT:
             self._stop()
-        else:
-            self._json.append(decoded)
+        elif decoded:
+            self._whole.append(decoded)
 
     def _end(self) -> None:
-        if self._is_stream:
-            last = self._events.close()
-            if last is not None:
-                self._read_event(last.data)
-        elif self._json:
-            self._read_json(b"".join(self._json))
+        if self._framing is not None:
+            self._note(self._framing.close())
+        for data in self._telling or [b"".join(self._whole)]:
+            self._read(data)
         self._stop()
         if self._usage is not None:
             self._on_usage(self._usage)
 
-    def _read_event(self, data: bytes) -> None:
-        if _NEEDLE in data:
-            self._read_json(data)
+    def _note(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            if _NEEDLE.search(piece):
+                self._telling[1:] = [piece]
 
-    def _read_json(self, data: bytes) -> None:
-        answer = json.loads(data)
-        for item in answer if isinstance(answer, list) else [answer]:
-            if isinstance(item, dict):
-                self._usage = merge(self._usage, self._usage_of(item))
+    def _read(self, data: bytes) -> None:
+        answer = json.loads(data) if data else None
+        if isinstance(answer, dict):
+            self._usage = merge(self._usage, self._usage_of(answer))
 
     def _stop(self) -> None:
         self._reading = False
-        self._json.clear()
-        self._events = SseReader(0)
+        self._whole.clear()
+        self._telling.clear()
+        self._framing = None
 
     def _give_up(self, error: BaseException) -> None:
         try:
