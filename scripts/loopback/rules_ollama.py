@@ -53,7 +53,7 @@ def window(body: Json) -> int:
 def history(body: Json) -> list[Json]:
     """The messages of a request; of a completion its prompt, behind a history of tokens."""
     if "messages" in body:
-        messages: list[Json] = body["messages"]
+        messages: list[Json] = body["messages"] or []
         return messages
     tokens = {"role": "user", "content": " a" * len(body.get("context") or ())}
     prompt = {"role": "user", "content": body.get("prompt") or "", "images": body.get("images")}
@@ -74,7 +74,7 @@ def left_out(body: Json, model: Model) -> int:
     for message, weight in zip(messages[:-1], weights[:-1], strict=True):
         if standing <= window(body):
             break
-        if message["role"] != "system":
+        if message["role"].lower() != "system":
             standing -= weight
             dropped += 1
     return dropped

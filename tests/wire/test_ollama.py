@@ -1,0 +1,449 @@
+"""Ollama: what each shape of request and message is read as."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loopback import rules_ollama
+from loopback.counting import model_named
+from mitmcontext.condense.units import units, unpaired
+from mitmcontext.tokens import vocabulary
+from mitmcontext.tokens.estimate import message_tokens
+from mitmcontext.tokens.families import family_of
+from mitmcontext.values import Kind, Standing, TooLong, Unreadable, Usage
+from mitmcontext.wire import api_for
+from mitmcontext.wire.api import system_texts, tool_count
+from mitmcontext.wire.ollama import CHAT, GENERATE
+
+IMAGE = "iVBO" * 900
+
+
+def dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def message(role: str, *content: Any, **others: Any) -> bytes:
+    held = {"content": content[0]} if content else {}
+    return dumped({"role": role, **held, **others})
+
+
+def call(**arguments: Any) -> dict[str, Any]:
+    return {"function": {"name": "run", "arguments": arguments}}
+
+
+# Each message with what its parts are: kind, text, and whether a shorter text may take its place.
+SHAPES: list[Any] = [
+    pytest.param(message("user", "Fix it"), [(Kind.TYPED, "Fix it", True)], id="a question"),
+    pytest.param(message("User", "Fix it"), [(Kind.TYPED, "Fix it", True)], id="in any case"),
+    pytest.param(message("system", "Be brief"), [(Kind.SYSTEM, "Be brief", True)], id="system"),
+    pytest.param(
+        message("user", "Observation: done"), [(Kind.RESULT, "Observation: done", True)], id="told"
+    ),
+    pytest.param(
+        message("user", "What is it?", images=[IMAGE, IMAGE]),
+        [(Kind.TYPED, "What is it?", True), (Kind.IMAGE, "", False), (Kind.IMAGE, "", False)],
+        id="images",
+    ),
+    pytest.param(
+        message("assistant", "Sure.", thinking="Hm."),
+        [(Kind.THINKING, "Hm.", False), (Kind.PROSE, "Sure.", True)],
+        id="thinks",
+    ),
+    pytest.param(
+        message("assistant", "", tool_calls=[call(a=1), {"id": "x", **call(b=[])}]),
+        [
+            (Kind.PROSE, "", True),
+            (Kind.CALL, 'run {"a": 1}', False),
+            (Kind.CALL, 'run {"b": []}', False),
+        ],
+        id="calls",
+    ),
+    pytest.param(
+        message("assistant", tool_calls=[{"function": {"name": "run", "arguments": "{}"}}]),
+        [(Kind.CALL, "run {}", False)],
+        id="arguments as text",
+    ),
+    pytest.param(
+        message("tool", "one\ntwo", tool_name="run"), [(Kind.RESULT, "one\ntwo", True)], id="result"
+    ),
+    pytest.param(message("tool"), [(Kind.RESULT, "", False)], id="a result without text"),
+    pytest.param(
+        message("tool", "see", images=[IMAGE]),
+        [(Kind.RESULT, "see", True), (Kind.IMAGE, "", False)],
+        id="a result with an image",
+    ),
+    pytest.param(
+        message("assistant", "x", thinking="", images=None, tool_calls=None),
+        [(Kind.PROSE, "x", True)],
+        id="nulls",
+    ),
+    pytest.param(message("user", None), [], id="null"),
+    pytest.param(message("assistant"), [], id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("raw", "parts"), SHAPES)
+def test_messages_are_read_as_what_they_are(
+    raw: bytes, parts: list[tuple[Kind, str, bool]]
+) -> None:
+    found = CHAT.parse(raw)
+    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
+    assert found.editable
+    assert found.markers == 0
+    for part in found.parts:
+        if part.value:
+            assert json.loads(raw[slice(*part.value)]) == part.text
+
+
+@pytest.mark.parametrize(("raw", "parts"), SHAPES)
+def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
+    before = CHAT.parse(raw)
+    for index, part in enumerate(before.parts):
+        if part.value is None:
+            continue
+        start, end = part.value
+        new = CHAT.replacement(raw[start:end], 'short "text"\n')
+        after = CHAT.parse(raw[:start] + new + raw[end:])
+        assert after.parts[index].text == 'short "text"\n'
+        pairs = zip(before.parts, after.parts, strict=True)
+        assert [a.digest == b.digest for a, b in pairs] == [
+            at != index for at in range(len(before.parts))
+        ]
+
+
+def test_calls_and_results_are_tied_by_their_order() -> None:
+    asked = CHAT.parse(message("assistant", "", tool_calls=[call(a=1), call(a=2)]))
+    result = CHAT.parse(message("tool", "x", tool_name="run"))
+    user = CHAT.parse(message("user", "a"))
+    assert not unpaired([user, asked, result, result])
+    assert [tuple(span) for span in units([user, asked, result, result, user])] == [
+        (0, 1),
+        (1, 4),
+        (4, 5),
+    ]
+    assert unpaired([user, asked, result, user])
+    assert unpaired([user, asked, result, result, result])
+    assert unpaired([user, result])
+
+
+def test_unknown_keys_are_kept_whole() -> None:
+    plain, odd = CHAT.parse(message("user", "x")), CHAT.parse(message("user", "x", mood="good"))
+    assert plain.editable
+    assert not odd.editable
+    assert plain.digest != odd.digest
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(rb'{"role":"user","content":"\ud800"}', id="in a text"),
+        pytest.param(
+            rb'{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"a":"\udc00"}}}]}',
+            id="in a call",
+        ),
+        pytest.param(rb'{"role":"assistant","content":"x","thinking":"\ud800"}', id="in thinking"),
+    ],
+)
+def test_lone_surrogates_are_not_edited_and_hinder_nothing(raw: bytes) -> None:
+    assert not CHAT.parse(raw).editable
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"[]", id="an array"),
+        pytest.param(b"{}", id="an empty object"),
+        pytest.param(b'{"content":"x"}', id="no role"),
+        pytest.param(b'{"role":1,"content":"x"}', id="a role of 1"),
+        pytest.param(b'{"role":"thinking","content":"x"}', id="an unknown role"),
+        pytest.param(b'{"role":"user","content":1}', id="content a number"),
+        pytest.param(b'{"role":"user","content":["x"]}', id="content a list"),
+        pytest.param(b'{"role":"user","content":"x","content":"y"}', id="two contents"),
+        pytest.param(rb'{"role":"user","content":"x","c\u006fntent":"y"}', id="one of two escaped"),
+        pytest.param(b'{"role":"user","content":"x","images":"y"}', id="images a string"),
+        pytest.param(b'{"role":"assistant","thinking":["x"]}', id="thinking a list"),
+        pytest.param(b'{"role":"assistant","tool_calls":{}}', id="calls an object"),
+        pytest.param(b'{"role":"assistant","tool_calls":["x"]}', id="a call that is a string"),
+        pytest.param(b'{"role":"assistant","tool_calls":[{}]}', id="a call of nothing"),
+        pytest.param(b'{"role":"assistant","tool_calls":[{"function":"f"}]}', id="a bare function"),
+        pytest.param(
+            b'{"role":"assistant","tool_calls":[{"function":{"name":1}}]}', id="a name of 1"
+        ),
+        pytest.param(
+            b'{"role":"user","content":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            id="nested too deeply",
+        ),
+    ],
+)
+def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
+    with pytest.raises(Unreadable):
+        CHAT.parse(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["function", "name", "arguments", "id"]), inner)
+    ),
+    max_leaves=12,
+)
+KEYS = ["content", "thinking", "images", "tool_calls", "tool_name", "name"]
+
+
+@given(
+    st.sampled_from(["user", "assistant", "tool", "system"]),
+    st.dictionaries(st.sampled_from(KEYS), json_values),
+)
+def test_whatever_stands_in_a_message_is_read_or_refused(role: str, others: dict[str, Any]) -> None:
+    raw = message(role, **others)
+    try:
+        found = CHAT.parse(raw)
+    except Unreadable:
+        return
+    for part in found.parts:
+        if part.span != (0, 0):
+            json.loads(raw[slice(*part.span)])
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), json_values), st.text())
+def test_a_shortened_message_is_taken_wherever_the_first_one_was(
+    others: dict[str, Any], text: str
+) -> None:
+    raw = message("user", **others)
+    try:
+        found = CHAT.parse(raw)
+    except Unreadable:
+        return
+    for part in found.parts:
+        if part.value is None:
+            continue
+        start, end = part.value
+        made = raw[:start] + CHAT.replacement(raw[start:end], text) + raw[end:]
+        assert json.loads(made) == {**json.loads(raw), "content": text}
+        if accepts(raw):
+            assert accepts(made)
+
+
+def accepts(raw: bytes) -> bool:
+    body = {"model": "m", "messages": [json.loads(raw)]}
+    return rules_ollama.check(body, rules_ollama.Memory(), None, model_named("m")) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(
+            b'{"role":"user","content":"x"}', b'{ "content":"x", "role":"user" }', id="order"
+        ),
+        pytest.param(message("assistant", "x", thinking=""), message("assistant", "x"), id="empty"),
+        pytest.param(message("USER", "x"), message("user", "x"), id="a role's case"),
+        pytest.param(message("user", "x", images=None), message("user", "x"), id="null or nothing"),
+    ],
+)
+def test_equal_content_has_equal_digests(one: bytes, other: bytes) -> None:
+    assert CHAT.parse(one).digest == CHAT.parse(other).digest
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(message("user", "x"), message("assistant", "x"), id="roles"),
+        pytest.param(message("user", "x"), message("user", "y"), id="texts"),
+        pytest.param(
+            message("tool", "x", tool_name="a"), message("tool", "x", tool_name="b"), id="names"
+        ),
+        pytest.param(
+            message("assistant", "x", thinking="a"),
+            message("assistant", "x", thinking="b"),
+            id="thinking",
+        ),
+        pytest.param(
+            message("user", "x", images=["aaaa"]),
+            message("user", "x", images=["bbbb"]),
+            id="images",
+        ),
+        pytest.param(
+            message("assistant", tool_calls=[call(a=1)]),
+            message("assistant", tool_calls=[call(a=2)]),
+            id="arguments",
+        ),
+        pytest.param(
+            message("assistant", tool_calls=[{"id": "a", **call()}]),
+            message("assistant", tool_calls=[{"id": "b", **call()}]),
+            id="ids of calls",
+        ),
+    ],
+)
+def test_other_content_has_other_digests(one: bytes, other: bytes) -> None:
+    assert CHAT.parse(one).digest != CHAT.parse(other).digest
+
+
+# Requests.
+
+
+def test_a_chat_is_found_where_it_stands() -> None:
+    body = (
+        b' {"messages" :[ {"role":"user","content":"a"} ],"model":"llama3.1:8b","tools":[{},{}],'
+        b'"options":{"num_ctx":8192,"num_predict":512,"temperature":1E0},"stream":false} '
+    )
+    found = CHAT.read(body)
+    assert found.raw(0) == b'{"role":"user","content":"a"}'
+    assert (found.model, found.window, found.max_output) == ("llama3.1:8b", 8_192, 512)
+    assert (found.stream, found.hidden, tool_count(found)) == (False, False, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "window", "output"),
+    [
+        pytest.param(b"null", None, None, id="null"),
+        pytest.param(b"{}", None, None, id="none"),
+        pytest.param(b'{"num_ctx":0,"num_predict":-1}', None, None, id="no limit"),
+        pytest.param(b'{"num_ctx":"8192","num_predict":true}', None, None, id="no numbers"),
+        pytest.param(b"[1]", None, None, id="a list"),
+        pytest.param(b'{"num_ctx":4096,"num_predict":-2}', 4_096, None, id="fills the window"),
+    ],
+)
+def test_sizes_are_sizes(options: bytes, window: int | None, output: int | None) -> None:
+    body = b'{"model":"m","messages":[{"role":"user"}],"options":' + options + b"}"
+    found = CHAT.read(body)
+    assert (found.window, found.max_output, found.stream) == (window, output, True)
+
+
+def test_a_prompt_is_one_message() -> None:
+    body = b'{"model":"m","prompt":"Why?","system":"Be brief.","context":null,"images":[]}'
+    found = GENERATE.read(body)
+    assert [found.raw(at) for at in range(len(found.spans))] == [b"[]", b'"Why?"']
+    said = GENERATE.parse(found.raw(1))
+    assert [(p.kind, p.text, p.value) for p in said.parts] == [(Kind.TYPED, "Why?", None)]
+    assert not said.editable
+    assert [text for _, text in system_texts(found)] == ["Be brief."]
+    assert GENERATE.standing("/api/generate", {}, found) == (Standing.TURN, "")
+
+
+def test_a_history_of_tokens_counts_what_it_holds() -> None:
+    body = dumped({"model": "llama3", "context": list(range(1_000)), "prompt": "And?"})
+    found = GENERATE.read(body)
+    assert found.hidden
+    assert GENERATE.standing("/api/generate", {}, found)[0] is Standing.NO_TURN
+    history, prompt = (GENERATE.parse(found.raw(at)) for at in range(2))
+    assert [part.kind for part in history.parts] == [Kind.OPAQUE]
+    assert not history.editable
+    assert [part.text for part in prompt.parts] == ["And?"]
+    family = family_of("llama3")
+    encoding = vocabulary.load(family.encoding)
+    tokens = message_tokens(history, family, lambda text: vocabulary.count(encoding, text))
+    assert tokens == pytest.approx(1_000, rel=0.03)
+
+
+def test_images_of_a_prompt_are_images() -> None:
+    found = GENERATE.read(dumped({"model": "llava", "prompt": "What?", "images": [IMAGE]}))
+    assert [p.kind for p in GENERATE.parse(found.raw(0)).parts] == [Kind.IMAGE]
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        pytest.param(CHAT, b"", id="nothing"),
+        pytest.param(CHAT, b"model=x", id="a form"),
+        pytest.param(CHAT, b'{"model":"m"}', id="loads the model"),
+        pytest.param(CHAT, b'{"model":"m","messages":null}', id="null"),
+        pytest.param(CHAT, b'{"model":"m","messages":[]}', id="no messages"),
+        pytest.param(CHAT, b'{"model":"m","messages":"hi"}', id="messages a string"),
+        pytest.param(CHAT, b'{"model":"m","messages":["hi"]}', id="messages of strings"),
+        pytest.param(CHAT, b'{"messages":[{}]}', id="no model: another service"),
+        pytest.param(CHAT, b'{"model":7,"messages":[{}]}', id="model a number"),
+        pytest.param(CHAT, b'{"model":"m","messages":[{}],"messages":[{}]}', id="two messages"),
+        pytest.param(
+            CHAT, b'{"model":"m","messages":[{}],"options":{"num_ctx":1,"num_ctx":2}}', id="windows"
+        ),
+        pytest.param(CHAT, b'{"model":"m","messages":[{}],"stream":"\xff"}', id="not UTF-8"),
+        pytest.param(GENERATE, b'{"model":"m"}', id="no prompt"),
+        pytest.param(GENERATE, b'{"model":"m","prompt":""}', id="an empty prompt"),
+        pytest.param(GENERATE, b'{"model":"m","prompt":["a"]}', id="a prompt in pieces"),
+        pytest.param(GENERATE, b'{"prompt":"a"}', id="no model for it"),
+        pytest.param(GENERATE, b'{"model":"m","prompt":"a","context":"b"}', id="context a string"),
+        pytest.param(GENERATE, b'{"model":"m","prompt":"a","prompt":"b"}', id="two prompts"),
+    ],
+)
+def test_what_is_no_request_is_unreadable(api: Any, body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        api.read(body)
+
+
+def test_a_message_of_ours_is_a_users_text() -> None:
+    said = 'a "b"\n\U0001f600\x00\u2028'
+    found = CHAT.parse(CHAT.user_message(said))
+    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "api"),
+    [
+        ("POST", "/api/chat", CHAT),
+        ("POST", "/ollama/api/chat", CHAT),
+        ("POST", "/api/generate", GENERATE),
+        ("GET", "/api/chat", None),
+        ("POST", "/api/tags", None),
+        ("POST", "/api/embed", None),
+        ("POST", "/api/show", None),
+        ("POST", "/api/chats", None),
+    ],
+)
+def test_recognised_by_method_and_path(method: str, path: str, api: object) -> None:
+    assert api_for(method, path) is api
+
+
+# Answers.
+
+
+@pytest.mark.parametrize(
+    ("event", "usage"),
+    [
+        pytest.param(
+            {"done": True, "prompt_eval_count": 26, "eval_count": 290}, Usage(26, 290), id="the end"
+        ),
+        pytest.param({"done": True, "eval_count": 290}, Usage(None, 290), id="all cached"),
+        pytest.param({"done": True}, None, id="nothing told"),
+        pytest.param({"done": False, "message": {"content": "x"}}, None, id="a piece"),
+        pytest.param({"error": "model not found"}, None, id="an error"),
+    ],
+)
+def test_usage_is_read_from_the_last_line(event: dict[str, Any], usage: Usage | None) -> None:
+    assert CHAT.usage_of(event) == usage
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "shape", "length"),
+    [
+        (400, "Invalid role: thinking", True, None),
+        (400, "json: cannot unmarshal string into Go struct field", True, None),
+        (404, "model 'x' not found", False, None),
+        (500, "no user query found in messages", False, None),
+        (
+            400,
+            "the prompt is longer than the context length currently available to the model",
+            False,
+            TooLong(),
+        ),
+        (400, "the input length exceeds the context length", False, TooLong()),
+        (
+            400,
+            "request (5000 tokens) exceeds the available context size (4096 tokens), try it",
+            False,
+            TooLong(5_000, 4_096),
+        ),
+        (503, "server busy, please try again. maximum pending requests exceeded", False, None),
+    ],
+)
+def test_refusals_are_told_apart(
+    status: int, said: str, shape: bool, length: TooLong | None
+) -> None:
+    body = dumped({"error": said})
+    assert CHAT.refuses_shape(status, body) == shape
+    assert CHAT.refuses_length(status, body) == length
