@@ -43,7 +43,17 @@ from mitmcontext.wire.api import Api, message_of
 # largest constants known are below 1,000 tokens.
 _BESIDE_BYTES: Final = 2_000
 # What may count for more tokens than it has bytes in the body.
-_MEDIA: Final = (b'"image', b'"document"', b'"file"', b'"input_audio"', b'"input_image"', b'"input_file"', b'"computer_screenshot"', b'"video', b'"container"')
+_MEDIA: Final = (
+    b'"image',
+    b'"document"',
+    b'"file"',
+    b'"input_audio"',
+    b'"input_image"',
+    b'"input_file"',
+    b'"computer_screenshot"',
+    b'"video',
+    b'"container"',
+)
 _SHOWN: Final = 60
 _EXCERPT: Final = 4_000
 
