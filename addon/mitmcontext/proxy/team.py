@@ -76,7 +76,7 @@ def objections(options: Any, *, keeps_flows: bool) -> Iterator[str]:
             yield f"{name} must not be set for a team: {why}"
     if getattr(options, "flow_detail", 0) > 0:
         yield "flow_detail must be 0 for a team: it shows URLs, which may hold keys"
-    if options.termlog_verbosity == "debug":
+    if getattr(options, "termlog_verbosity", "") == "debug":
         yield "termlog_verbosity must not be debug for a team: it shows parts of what is sent"
 
 
