@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from . import answers, http1, rules_anthropic, rules_ollama, rules_openai
+from . import answers, http1, rules_anthropic, rules_ollama, rules_openai, rules_responses
 from .answers import Reply, Usage
 from .caching import PromptCache
 from .certificates import Certificates
@@ -35,9 +35,10 @@ from .speaking import Said, Speaking
 HOSTS = (
     "api.anthropic.com",
     "api.openai.com",
+    "chatgpt.com",
     "ollama.com",
 )
-SPEAKING: tuple[Speaking, ...] = (rules_ollama.SPEAKING,)
+SPEAKING: tuple[Speaking, ...] = (rules_ollama.SPEAKING, rules_responses.SPEAKING)
 _LARGEST_LINE = 64 * 1024 * 1024
 
 
