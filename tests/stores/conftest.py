@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from tests.stores.makers import KEY, Clock, Made, memory, sealed, sqlite
-from tests.stores.servers import RealRedis, real_redis
+from tests.stores.servers import real_redis
 
+from loopback.redis_server import RealRedis
 from mitmcontext.stores.redis import RedisStore
 from mitmcontext.stores.redis_server import Server
 from mitmcontext.stores.sealed import Sealed

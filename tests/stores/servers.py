@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -16,16 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from loopback.redis_server import RealRedis
+
 REQUIRED = "MITMCONTEXT_REQUIRE_REDIS"
-
-
-def free_port() -> int:
-    """One below those that outgoing connections take, and 10,000 below another: a cluster's."""
-    while True:
-        port = random.randrange(10_000, 20_000)
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
 
 
 def need_redis() -> None:
@@ -40,47 +31,6 @@ def need_redis() -> None:
         if os.environ.get(REQUIRED) == "1":
             pytest.fail(f"{missing} is not installed, and {REQUIRED} is 1")
         pytest.skip(f"{missing} is not installed")
-
-
-class RealRedis:
-    """A redis-server that can be stopped and started on the same port."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._arguments = ["--dir", str(folder), "--save", "", "--bind", "127.0.0.1", *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), *self._arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(500):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.02)
-        raise RuntimeError("redis-server did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def say(self, *command: str | bytes) -> bytes:
-        """Send one command, and give what comes back within a moment."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as link:
-            link.sendall(packed(*command))
-            link.settimeout(5)
-            return link.recv(1 << 20)
-
-
-def packed(*command: str | bytes) -> bytes:
-    pieces = [piece.encode() if isinstance(piece, str) else piece for piece in command]
-    parts = b"".join(b"$%d\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    return b"*%d\r\n%s" % (len(pieces), parts)
 
 
 @contextmanager

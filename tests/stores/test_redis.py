@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from tests.stores.conftest import AMPLE
 from tests.stores.makers import KEY, Clock
-from tests.stores.servers import RealRedis, fake_redis, need_redis, real_redis
+from tests.stores.servers import fake_redis, need_redis, real_redis
 
+from loopback.redis_server import RealRedis
 from mitmcontext.stores.base import OK
 from mitmcontext.stores.lease import Leases
 from mitmcontext.stores.redis import RedisStore

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
+import zstandard
 from cachetools import LRUCache
 
 WHOLE: Final = -1
@@ -76,6 +77,9 @@ class Found(msgspec.Struct, frozen=True):
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Entry)
+# An entry is mostly text, and holds what the ones before it held. What it may unpack to is bounded
+# by the largest body there may be.
+_LARGEST: Final = 256 << 20
 
 
 def chain(seed: bytes, digests: Sequence[bytes]) -> list[bytes]:
@@ -214,7 +218,7 @@ class Ledger:
                 return now
             at = home(entry, base)
             place = self._place(links[at]) if base is not None and base.at == at else 0
-            key, value = _key(links[at], place), _ENCODER.encode(entry)
+            key, value = _key(links[at], place), _packed(entry)
             kept = self._far.add(key, value, PROVISIONAL) if self._far else None
             if kept is None:
                 kept = self._near.add(key, value, PROVISIONAL) or value
@@ -358,7 +362,12 @@ class Ledger:
 @lru_cache(maxsize=64)
 def _decoded(kept: bytes) -> Entry:
     """The entry; the same object for the same bytes, while they are in use."""
-    return _DECODER.decode(kept)
+    return _DECODER.decode(zstandard.ZstdDecompressor().decompress(kept, max_output_size=_LARGEST))
+
+
+def _packed(entry: Entry) -> bytes:
+    """As it is kept; equal for equal entries."""
+    return zstandard.ZstdCompressor().compress(_ENCODER.encode(entry))
 
 
 def _is_same(one: Entry, other: Entry) -> bool:
