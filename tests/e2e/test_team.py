@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
+import dataclasses
+import itertools
 import json
 import secrets
 import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +61,8 @@ def start_team(start_proxy: StartProxy, people: Path, provider: Provider) -> Sta
 
     def start(*options: str, **named: Any) -> Child:
         ours = ("context_team=true", "flow_detail=0", f"proxyauth=@{people}")
-        return start_proxy(*ours, WINDOW, *options, **named)
+        windows = () if any(o.startswith("context_windows") for o in options) else (WINDOW,)
+        return start_proxy(*ours, *windows, *options, **named)
 
     return start
 
@@ -250,6 +257,61 @@ def test_an_opt_out_holds_at_all_proxies_that_share_a_redis(
     time.sleep(5.5)
     send(second, "alice", full)
     assert last(provider).raw_body == full
+
+
+@contextmanager
+def balancer(*ports: int) -> Iterator[int]:
+    """Passes TCP connections on to these ports in turn; yields its own port."""
+    turns = itertools.cycle(ports)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", next(turns))
+        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+        writer.close()
+        there[1].close()
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(pass_on, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield server.sockets[0].getsockname()[1]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def test_a_conversation_behind_a_balancer_moves_between_proxies(
+    start_team: StartProxy, provider: Provider, redis_url: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text(secrets.token_hex(32))
+    shared = {"CONTEXT_REDIS_URL": redis_url, "CONTEXT_KEY_FILE": str(key)}
+    options = ("context_windows=*=24000", "context_operators=boss")
+    proxies = [
+        start_team(*options, environment={**shared, "CONTEXT_CACHE_DIR": str(tmp_path / name)})
+        for name in ("one", "two")
+    ]
+    provider.models = with_windows({"*": 24_000})
+    bodies = [encode(body) for body in Session().requests()]
+    with balancer(*(proxy.port for proxy in proxies)) as port:
+        front = dataclasses.replace(proxies[0], port=port)
+        for body in bodies[:60]:
+            send(front, "alice", body)  # a connection each, so that they alternate
+
+    own = [page(proxy, "boss", "/team.json") for proxy in proxies]
+    assert [one["users"]["alice"]["recognised"] for one in own] == [30, 30]
+    steps = sum(one["totals"]["steps"] for one in own)
+    assert steps >= 2
+    assert not provider.refused
+    assert len(provider.breaks) <= steps
+    assert [one["totals"]["prefix_breaks_unexplained"] for one in own] == [0, 0]
 
 
 def test_nothing_of_a_request_is_in_the_log_or_on_the_disk(
