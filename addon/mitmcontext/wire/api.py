@@ -248,6 +248,26 @@ def called(text: bytes, span: Span) -> tuple[str, str]:
     return name, f"{name} {optional_text(text, given)}"
 
 
+def listed_calls(text: bytes, raw: bytes, listed: Span | None) -> list[Part]:
+    """The calls in a message's `tool_calls`, each with an id; none where no list stands there.
+
+    Raises:
+        Unreadable: a call that is none.
+    """
+    found = []
+    if listed is not None and is_array(text, listed):
+        for span in spans.elements(text, listed):
+            call = spans.unique(text, span)
+            if "id" not in call:
+                raise Unreadable("a tool call without id")
+            body = call.get("function") or call.get("custom")
+            name, said = called(text, body) if body else ("", "")
+            own = block_digest(text, raw, call)
+            call_id = text_of(text, call["id"])
+            found.append(Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=own))
+    return found
+
+
 def string_digest(raw: bytes, span: Span) -> bytes:
     """The digest of a bare string: that of the text block which says the same."""
     return digest([b"text", raw[slice(*span)], b"type", b'"text"'])

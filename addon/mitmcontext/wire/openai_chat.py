@@ -30,6 +30,7 @@ from mitmcontext.wire.api import (
     is_object,
     is_string,
     is_true,
+    listed_calls,
     message_digest,
     messages_in,
     number_of,
@@ -123,7 +124,8 @@ def _parse(text: bytes, raw: bytes) -> Message:
         raise Unreadable("a message with a role that is not known")
     parts = [
         *_content(text, raw, role, fields),
-        *_calls(text, raw, fields),
+        *listed_calls(text, raw, fields.get("tool_calls")),
+        *_legacy_call(text, raw, fields.get("function_call")),
         *_side_parts(text, raw, fields),
     ]
     read_ = ("role", "content", "tool_calls", "function_call", "refusal", "audio")
@@ -223,25 +225,12 @@ def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
     return Part(Kind.OPAQUE, said, span, call_id=call_id, digest=digest, marked=marked)
 
 
-def _calls(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
-    found = []
-    listed = fields.get("tool_calls")
-    if listed is not None and is_array(text, listed):
-        for span in spans.elements(text, listed):
-            call = spans.unique(text, span)
-            if "id" not in call:
-                raise Unreadable("a tool call without id")
-            body = call.get("function") or call.get("custom")
-            name, said = called(text, body) if body else ("", "")
-            digest = block_digest(text, raw, call)
-            call_id = text_of(text, call["id"])
-            found.append(Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=digest))
-    legacy = fields.get("function_call")
-    if legacy is not None and is_object(text, legacy):
-        name, said = called(text, legacy)
-        digest = block_digest(text, raw, spans.unique(text, legacy))
-        found.append(Part(Kind.CALL, said, legacy, name=name, digest=digest))
-    return found
+def _legacy_call(text: bytes, raw: bytes, span: Span | None) -> list[Part]:
+    if span is None or not is_object(text, span):
+        return []
+    name, said = called(text, span)
+    digest = block_digest(text, raw, spans.unique(text, span))
+    return [Part(Kind.CALL, said, span, name=name, digest=digest)]
 
 
 def _side_parts(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> list[Part]:
