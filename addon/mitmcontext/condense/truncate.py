@@ -203,4 +203,5 @@ class _Draft:
     def _is_plain(self, at: int) -> bool:
         message = self._messages[at]
         calls = any(part.kind is Kind.CALL for part in message.parts)
-        return message.role == "assistant" and not calls
+        # An item is not a whole turn: reasoning, say, must not be left behind without its message.
+        return message.role == "assistant" and not calls and not message.item
