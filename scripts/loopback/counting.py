@@ -117,7 +117,7 @@ def _texts(value: Any) -> Iterator[str | None]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, dict):
-        if value.get("type") in _PICTURES:
+        if value.get("type") in _PICTURES and "document" not in value:
             yield None
             return
         for key, item in value.items():
@@ -127,8 +127,8 @@ def _texts(value: Any) -> Iterator[str | None]:
                 yield from (None for _ in item)
                 continue
             if key == "encrypted_content" and isinstance(item, str):
-                # Three bytes in four signs, four bytes to a token: what is sealed, not its seal.
-                yield " sealed" * (len(item) * 3 // 16)
+                # What is sealed, not its seal: three bytes in four signs, less what wraps them.
+                yield " sealed" * (max(0, len(item) * 3 // 4 - 600) // 4)
             elif key in ("input", "arguments") and not isinstance(item, str):
                 yield json.dumps(item, ensure_ascii=False)
             else:
