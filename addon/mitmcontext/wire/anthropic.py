@@ -39,6 +39,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_user_text
 
 _DECIDING: Final = ("model", "messages", "system", "tools", "max_tokens", "stream")
@@ -146,7 +147,7 @@ def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[S
         return Standing.ALONE, "the client's own side request"
     if request.edited_by_server:
         return Standing.NO_TURN, "the provider edits this history itself"
-    return Standing.TURN, ""
+    return standing_by_prompt(request, request.system) or (Standing.TURN, "")
 
 
 def model_name(headers: Mapping[str, str], request: Request) -> str:

@@ -42,6 +42,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
 _DECIDING: Final = (
@@ -55,6 +56,7 @@ _DECIDING: Final = (
 )
 _TOOLS: Final = ("tools", "functions")
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_SYSTEM_FIRST: Final = re.compile(rb'\{\s*"role"\s*:\s*"(?:system|developer)"')
 _NOT_SHAPE: Final = re.compile(
     rb"context_length_exceeded|maximum context length|context window|reduce the length"
     rb"|(?:invalid|incorrect) (?:x-)?api.?key",
@@ -140,8 +142,9 @@ def _parse(text: bytes, raw: bytes) -> Message:
 
 
 def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
-    """Clients of this API do not name their side requests; each is a turn of its own history."""
-    return Standing.TURN, ""
+    """Clients of this API say only in a prompt's first words what is a request on the side."""
+    first = request.spans[0] if _SYSTEM_FIRST.match(request.body, request.spans[0].start) else None
+    return standing_by_prompt(request, first) or (Standing.TURN, "")
 
 
 def model_name(headers: Mapping[str, str], request: Request) -> str:
