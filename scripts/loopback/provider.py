@@ -21,7 +21,15 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from . import answers, http1, rules_anthropic, rules_ollama, rules_openai, rules_responses
+from . import (
+    answers,
+    http1,
+    rules_anthropic,
+    rules_cohere,
+    rules_ollama,
+    rules_openai,
+    rules_responses,
+)
 from .answers import Reply, Usage
 from .caching import PromptCache
 from .certificates import Certificates
@@ -37,8 +45,13 @@ HOSTS = (
     "api.openai.com",
     "chatgpt.com",
     "ollama.com",
+    "api.cohere.com",
 )
-SPEAKING: tuple[Speaking, ...] = (rules_ollama.SPEAKING, rules_responses.SPEAKING)
+SPEAKING: tuple[Speaking, ...] = (
+    rules_ollama.SPEAKING,
+    rules_responses.SPEAKING,
+    rules_cohere.SPEAKING,
+)
 _LARGEST_LINE = 64 * 1024 * 1024
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitmcontext.wire import anthropic, ollama, openai_chat, openai_responses
+from mitmcontext.wire import anthropic, cohere, ollama, openai_chat, openai_responses
 from mitmcontext.wire.api import Api
 
 APIS: Final[tuple[Api, ...]] = (
@@ -13,6 +13,7 @@ APIS: Final[tuple[Api, ...]] = (
     openai_responses.RESPONSES,
     ollama.CHAT,
     ollama.GENERATE,
+    cohere.CHAT,
 )
 
 

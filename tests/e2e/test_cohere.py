@@ -1,0 +1,115 @@
+"""Cohere through the whole proxy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from tests.e2e import forms
+from tests.e2e.forms import STORIES, Story
+
+from demo.session import encode
+from loopback.answers import Call, Reply
+from loopback.child import Child
+from loopback.client import Connection
+from loopback.provider import Behaviour, Provider, with_windows
+from mitmcontext.wire.cohere import CHAT
+
+Json = dict[str, Any]
+Connect = Callable[..., Connection]
+
+WINDOW = 24_000
+HOST, PATH = "api.cohere.com", "/v2/chat"
+HEADERS = (("authorization", "Bearer k"), ("content-type", "application/json"))
+
+
+def told(story: Story) -> Iterator[Json]:
+    """The requests of a story as a Cohere client sends them."""
+    for number, messages in enumerate(story.turns()):
+        head = [{"role": "system", "content": story.system}] if story.system else []
+        body: Json = {
+            "stream": number % 4 != 0,
+            "model": "command-a-03-2025",
+            "messages": [*head, *in_form(messages)],
+            "tools": forms.functions(),
+            "max_tokens": 2_000,
+        }
+        yield body
+
+
+def in_form(messages: Sequence[Json]) -> Iterator[Json]:
+    """Anthropic's messages in Cohere's form: plans beside calls, results as documents."""
+    for number, message in enumerate(messages):
+        said = forms.text_of(message)
+        for result in forms.of_kind(message, "tool_result"):
+            text = forms.result_text(result) or "done"
+            data: Any = [text, {"output": text}, {"text": text}][number % 3]
+            document = {"type": "document", "document": {"data": data}}
+            id_ = result["tool_use_id"]
+            yield {"role": "tool", "tool_call_id": id_, "content": [document]}
+        if message["role"] == "user":
+            if said:
+                yield {"role": "user", "content": said}
+            continue
+        calls = [
+            {
+                "id": call["id"],
+                "type": "function",
+                "function": {"name": call["name"], "arguments": json.dumps(call["input"])},
+            }
+            for call in forms.of_kind(message, "tool_use")
+        ]
+        if calls:
+            yield {"role": "assistant", "tool_plan": said or "I look.", "tool_calls": calls}
+        else:
+            thought = [
+                {"type": "thinking", "thinking": block["thinking"]}
+                for block in forms.of_kind(message, "thinking")
+            ]
+            content = [*thought, {"type": "text", "text": said or "Done."}]
+            yield {"role": "assistant", "content": content}
+
+
+@pytest.mark.parametrize("tell", STORIES)
+def test_a_long_chat(
+    tell: Callable[[], Story],
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Connect,
+    stats: Callable[[Child], Json],
+) -> None:
+    provider.models = with_windows({"*": WINDOW})
+    proxy = start_proxy(f"context_windows=command-*={WINDOW}")
+    connection = connect(proxy, HOST)
+
+    def post(body: bytes) -> tuple[int, bytes]:
+        answer = connection.post(PATH, HEADERS, body)
+        return answer.status, answer.body
+
+    bodies = list(told(tell()))
+    forms.play(CHAT, bodies, post, provider, lambda: stats(proxy), WINDOW, least_steps=2)
+
+    forms.raw_prefixes_hold(CHAT, provider, stats(proxy)["steps"])
+
+
+@pytest.mark.parametrize("split", [0, 1, 7])
+@pytest.mark.parametrize("calls", [(), (Call("look", {"at": "it"}),)], ids=["says", "calls"])
+def test_streams_keep_their_bytes(
+    calls: tuple[Call, ...],
+    split: int,
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Connect,
+) -> None:
+    provider.default = Reply("word by word", calls, thinking="let me see", pieces=4)
+    provider.behaviour = Behaviour(split=split, gap=0.01)
+    message = {"role": "user", "content": "hi"}
+    body = {"model": "command-r7b-12-2024", "messages": [message], "stream": True}
+
+    answer = connect(start_proxy(), HOST).post(PATH, HEADERS, encode(body))
+
+    assert answer.status == 200
+    assert answer.body == provider.records[-1].answer
+    assert len(answer.arrived) > 4
