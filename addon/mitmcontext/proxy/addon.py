@@ -375,7 +375,7 @@ class ContextAddon:
         worker.prefix_break(further)
         figures.stepped(further.outcome)
         self._mark(flow, further.outcome)
-        _log.info("mitmcontext: %s", view.log_line(further.outcome, flow.request.pretty_host))
+        self._log_step(flow, further.outcome)
 
     async def _send_again(self, flow: http.HTTPFlow, raw: bytes) -> http.Response | None:
         mode = flow.client_conn.proxy_mode.full_spec
@@ -467,10 +467,12 @@ class ContextAddon:
         self._figures_of(flow).record(outcome)
         self._mark(flow, outcome)
         if outcome.action is Action.CONDENSED:
-            host = flow.request.pretty_host
-            team = self._team
-            line = team.log_line(outcome) if team else view.log_line(outcome, host)
-            _log.info("mitmcontext: %s", line)
+            self._log_step(flow, outcome)
+
+    def _log_step(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
+        host, team = flow.request.pretty_host, self._team
+        line = view.log_line(outcome, host) if team is None else team.log_line(outcome)
+        _log.info("mitmcontext: %s", line)
 
     def _mark(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         if self._team is not None:
