@@ -53,6 +53,10 @@ _MEDIA: Final = (
     b'"computer_screenshot"',
     b'"video',
     b'"container"',
+    b'"inlineData',
+    b'"inline_data',
+    b'"fileData',
+    b'"file_data',
 )
 _SHOWN: Final = 60
 _EXCERPT: Final = 4_000

@@ -294,7 +294,7 @@ def _system_texts(text: bytes, raw: bytes) -> list[tuple[bytes, str]]:
             raise Unreadable("a system prompt without parts")
         whole = parts
     found = []
-    for span in spans.elements(text, whole):
+    for span in [whole] if is_object(text, whole) else spans.elements(text, whole):
         fields = spans.unique(text, span)
         said = text_of(text, fields["text"]) if "text" in fields else text[slice(*span)].decode()
         found.append((raw[slice(*fields.get("text", span))], said))
