@@ -94,22 +94,17 @@ def test_a_long_chat(
     forms.raw_prefixes_hold(CHAT, provider, stats(proxy)["steps"])
 
 
-@pytest.mark.parametrize("split", [0, 1, 7])
-@pytest.mark.parametrize("calls", [(), (Call("look", {"at": "it"}),)], ids=["says", "calls"])
 def test_streams_keep_their_bytes(
-    calls: tuple[Call, ...],
-    split: int,
-    provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Connect,
+    provider: Provider, start_proxy: Callable[..., Child], connect: Connect
 ) -> None:
-    provider.default = Reply("word by word", calls, thinking="let me see", pieces=4)
-    provider.behaviour = Behaviour(split=split, gap=0.01)
+    connection = connect(start_proxy(), HOST)
     message = {"role": "user", "content": "hi"}
     body = {"model": "command-r7b-12-2024", "messages": [message], "stream": True}
-
-    answer = connect(start_proxy(), HOST).post(PATH, HEADERS, encode(body))
-
-    assert answer.status == 200
-    assert answer.body == provider.records[-1].answer
-    assert len(answer.arrived) > 4
+    for calls in ((), (Call("look", {"at": "it"}),)):
+        provider.default = Reply("word by word", calls, thinking="let me see", pieces=4)
+        for split in (0, 1, 7):
+            provider.behaviour = Behaviour(split=split, gap=0.01)
+            answer = connection.post(PATH, HEADERS, encode(body))
+            assert answer.status == 200
+            assert answer.body == provider.records[-1].answer
+            assert len(answer.arrived) > 4
