@@ -100,6 +100,7 @@ MODELS: tuple[Model, ...] = (
     Model("gpt-5*", 1.02, 272_000, 4, 9, 14, reasoning=True),
     Model("o[134]*", 1.0, 200_000, 4, 9, 14, counts_output=True, reasoning=True),
     Model("gpt-*", 1.04, 922_000, 5, 10, 16, reasoning=True),
+    Model("gemini-*", 1.03, 1_048_576, 2, 8, 10),
     Model("*", 1.0, 128_000),
 )
 

@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import parse_qs
 
 from . import (
     answers,
     http1,
     rules_anthropic,
     rules_cohere,
+    rules_gemini,
     rules_ollama,
     rules_openai,
     rules_responses,
@@ -46,11 +48,15 @@ HOSTS = (
     "chatgpt.com",
     "ollama.com",
     "api.cohere.com",
+    "generativelanguage.googleapis.com",
+    "us-central1-aiplatform.googleapis.com",
+    "cloudcode-pa.googleapis.com",
 )
 SPEAKING: tuple[Speaking, ...] = (
     rules_ollama.SPEAKING,
     rules_responses.SPEAKING,
     rules_cohere.SPEAKING,
+    rules_gemini.SPEAKING,
 )
 _LARGEST_LINE = 64 * 1024 * 1024
 
@@ -445,7 +451,8 @@ def _speaking(record: Record) -> Speaking | None:
 def _key_of(wire: Wire) -> str:
     headers = ("x-api-key", "api-key", "x-goog-api-key")
     named = next((wire.header(name) for name in headers if wire.header(name)), "")
-    return named or wire.header("authorization").removeprefix("Bearer ")
+    named = named or wire.header("authorization").removeprefix("Bearer ")
+    return named or parse_qs(wire.target.partition("?")[2]).get("key", [""])[0]
 
 
 def _betas_of(wire: Wire) -> frozenset[str]:

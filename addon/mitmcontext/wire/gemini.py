@@ -6,7 +6,7 @@ in the path. Code Assist (`/v1internal:...`) puts the request into an envelope:
 
 Google's servers take each key in camel and in snake case, null for nothing, and a single value for
 a list of one. A call may have an id and often has none, and clients send it back or do not: what
-ties results to calls is their number and order within the two turns.
+ties results to calls is that they follow at once, in the same number.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import count
 from typing import Any, Final
 
 from mitmcontext.values import (
@@ -72,6 +71,7 @@ _ROLES: Final = {"": "user", "user": "user", "model": "assistant", "function": "
 _BESIDE: Final = frozenset(
     {"thought", "thoughtSignature", "videoMetadata", "partMetadata", "mediaResolution"}
 )
+_TICKET: Final = "by order"
 _RESULT: Final = frozenset({"id", "name", "response"})
 # Under these keys a tool's only text stands, in the SDKs and in Google's own examples.
 _OUTPUT: Final = ("output", "result", "content")
@@ -209,12 +209,8 @@ def _parse(text: bytes, raw: bytes) -> Message:
     role = _ROLES.get(optional_text(text, fields.get("role")))
     if role is None:
         raise Unreadable("a content with a role that is not known")
-    calls, results = count(), count()
-    parts = [
-        part
-        for span in _listed(text, fields.get("parts"))
-        for part in _part(text, raw, role, span, calls, results)
-    ]
+    listed = _listed(text, fields.get("parts"))
+    parts = [part for span in listed for part in _part(text, raw, role, span)]
     kinds = {part.kind for part in parts}
     if role == "assistant" and Kind.RESULT in kinds and Kind.CALL not in kinds:
         role = "function"  # Some clients send results in the model's name.
@@ -227,9 +223,7 @@ def _parse(text: bytes, raw: bytes) -> Message:
     )
 
 
-def _part(
-    text: bytes, raw: bytes, role: str, span: Span, calls: Iterator[int], results: Iterator[int]
-) -> list[Part]:
+def _part(text: bytes, raw: bytes, role: str, span: Span) -> list[Part]:
     """A part; one that is signed has its signature behind it, as thinking.
 
     The signature is over the model's thoughts before it. The part under it stays as it is.
@@ -252,10 +246,9 @@ def _part(
         return [Part(kind, said, span, fields["text"], digest=part_digest)]
     elif held == {"functionCall"}:
         name, said = _called(text, fields["functionCall"])
-        ticket = f"#{next(calls)}"
-        found = Part(Kind.CALL, said, span, call_id=ticket, name=name, digest=part_digest)
+        found = Part(Kind.CALL, said, span, call_id=_TICKET, name=name, digest=part_digest)
     elif held == {"functionResponse"}:
-        found = _result(text, fields["functionResponse"], span, f"#{next(results)}", part_digest)
+        found = _result(text, fields["functionResponse"], span, part_digest)
     elif held in ({"inlineData"}, {"fileData"}):
         found = _media(text, fields[next(iter(held))], span, part_digest)
     else:
@@ -281,7 +274,7 @@ def _called(text: bytes, span: Span) -> tuple[str, str]:
     return name, f"{name} {given}"
 
 
-def _result(text: bytes, span: Span, whole: Span, ticket: str, part_digest: bytes) -> Part:
+def _result(text: bytes, span: Span, whole: Span, part_digest: bytes) -> Part:
     fields = _fields(text, span)
     response = fields.get("response")
     shown = _listed(text, fields.get("parts"))
@@ -291,7 +284,7 @@ def _result(text: bytes, span: Span, whole: Span, ticket: str, part_digest: byte
         whole,
         # Media beside the response may be spoken of in it, and are opaque to us.
         response if set(fields) <= _RESULT else None,
-        call_id=ticket,
+        call_id=_TICKET,
         name=optional_text(text, fields.get("name")),
         images=len(shown),
         digest=part_digest,
