@@ -284,6 +284,12 @@ def balancer(*ports: int) -> Iterator[int]:
     yield server.sockets[0].getsockname()[1]
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
+    server.close()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.close()
 
 
 def test_a_conversation_behind_a_balancer_moves_between_proxies(
