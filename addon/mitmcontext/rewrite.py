@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.values import Broken, Edit, Message, Request, Span
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import Api
+from mitmcontext.wire.api import Api, message_of
 
 
 def rewritten(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> bytes:
@@ -21,17 +21,35 @@ def rewritten(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> bytes:
 
 def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:
     """One edit for each unbroken run of folded messages, with the commas between them."""
-    runs: list[tuple[Span, str]] = []
+    runs: list[tuple[int, int, str]] = []
     for edit in edits:
         if edit.part != WHOLE:
             continue
-        place = request.spans[edit.message]
         if edit.text is not None:
-            runs.append((place, edit.text))
+            runs.append((edit.message, edit.message, edit.text))
         else:
-            (start, _), text = runs[-1]
-            runs[-1] = Span(start, place.end), text
-    return [Edit(span, api.user_message(text)) for span, text in runs]
+            first, _, text = runs[-1]
+            runs[-1] = first, edit.message, text
+    return [
+        Edit(
+            Span(request.spans[first].start, request.spans[last].end),
+            b",".join(_note(api, request, first, last, text)),
+        )
+        for first, last, text in runs
+    ]
+
+
+def _note(api: Api, request: Request, first: int, last: int, text: str) -> Iterator[bytes]:
+    """The messages that stand for a run: the note, parted from a user's where that has to be."""
+    if api.between and first and _is_users(api, request, first - 1):
+        yield api.between
+    yield api.user_message(text)
+    if api.between and last + 1 < len(request.spans) and _is_users(api, request, last + 1):
+        yield api.between
+
+
+def _is_users(api: Api, request: Request, at: int) -> bool:
+    return message_of(api, request.raw(at)).role == "user"
 
 
 def _stubs(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:

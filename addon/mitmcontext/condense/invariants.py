@@ -91,6 +91,11 @@ def last_results_stay(before: Messages, after: Messages, held: Collection[Place]
     return "" if same else "one of the last results was changed"
 
 
+def no_role_twice(before: Messages, after: Messages) -> str:
+    """Where no role stands twice in a row, none does (for APIs that refuse this)."""
+    return "turns no longer alternate" if _in_turn(before) and not _in_turn(after) else ""
+
+
 INVARIANTS: Final[tuple[Invariant, ...]] = (
     calls_keep_their_results,
     no_text_is_empty,
@@ -117,7 +122,12 @@ def thinking_stays(before: Messages, after: Messages, held: Collection[Place]) -
 
 
 def broken(
-    before: Messages, after: Messages, *, typed: bool = True, held: Collection[Place] = ()
+    before: Messages,
+    after: Messages,
+    *,
+    typed: bool = True,
+    in_turn: bool = False,
+    held: Collection[Place] = (),
 ) -> str:
     """The first invariant that does not hold, in words, or "".
 
@@ -125,9 +135,11 @@ def broken(
         before: the client's messages.
         after: those of the finished body.
         typed: whether typed text has to be there word for word.
+        in_turn: whether the API refuses two messages of one role in a row.
         held: the parts, by message and index, that are frozen in a shorter form already.
     """
     rules = (*INVARIANTS, typed_text_stays) if typed else INVARIANTS
+    rules = (*rules, no_role_twice) if in_turn else rules
     fault = next((fault for rule in rules if (fault := rule(before, after))), "")
     return fault or last_results_stay(before, after, held) or thinking_stays(before, after, held)
 
@@ -150,3 +162,7 @@ def _alternates(messages: Messages) -> bool:
         return False
     roles = [m.role for m in messages if m.role not in ("system", "developer")]
     return set(roles) <= {"user", "assistant"} and all(a != b for a, b in pairwise(roles))
+
+
+def _in_turn(messages: Messages) -> bool:
+    return all(before.role != after.role for before, after in pairwise(messages))

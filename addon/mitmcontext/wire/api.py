@@ -57,6 +57,8 @@ class Api:
         model_name: (headers in lower case, request) to the model's name as tables of windows have
             it: some clients ask for a larger window beside the name.
         user_message: the bytes of a user's message that holds this text.
+        between: the bytes of an assistant's message to part a message of ours from a user's, where
+            an API refuses two of one role in a row; b"" where it does not mind.
         replacement: (bytes of the value, text) to the bytes that put the text in its place.
         usage_of: one decoded answer, or one event of a streamed one, to what it reports.
         refuses_shape: (status, body) of an answer: does it refuse how the request is built?
@@ -78,6 +80,7 @@ class Api:
     usage_of: Callable[[Mapping[str, Any]], Usage | None]
     refuses_shape: Callable[[int, bytes], bool]
     refuses_length: Callable[[int, bytes], TooLong | None]
+    between: bytes = b""
     model_in_path: Callable[[str], str] = _nothing
     principal: Callable[[Request], str] = _nothing
 
