@@ -298,7 +298,9 @@ def _finish(
     after = [message_of(sent.api, made.raw(at)) for at in range(len(made.spans))]
     forced = may_not_fit(assessment.forwarded, assessment.room)
     shortened = {(edit.message, edit.part) for edit in held}
-    fault = broken(messages, after, typed=not forced, held=shortened)
+    fault = broken(
+        messages, after, typed=not forced, in_turn=bool(sent.api.between), held=shortened
+    )
     if fault:
         raise Broken(fault)
     forwarded = read(sent.api, sent.family, made, seed, known)
