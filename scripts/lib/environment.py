@@ -78,6 +78,14 @@ def replaced(trust: Trust, environment: Mapping[str, str]) -> dict[str, str]:
     return dict.fromkeys((*REPLACING, *rare), str(trust.bundle))
 
 
+def for_a_command(environment: Mapping[str, str], proxy: str, trust: Trust) -> dict[str, str]:
+    """An environment with all of it. Some tools read one case of a name only."""
+    found = {**environment, **ways(proxy), **in_lower_case(ways(proxy)), **added(trust)}
+    # A proxy for everything, where there is one, would take what has no name of its own.
+    found |= {name: proxy for name in ("ALL_PROXY", "all_proxy") if name in environment}
+    return found | replaced(trust, environment)
+
+
 def write_bundle(folder: Path, ca: bytes, environment: Mapping[str, str]) -> None:
     """Write the system's authorities and the proxy's, for variables that replace the system's."""
     bundle = folder / BUNDLE_NAME

@@ -254,15 +254,6 @@ def announced(alive: int, log: Path) -> list[str]:
 # The command.
 
 
-def variables(environment: Mapping[str, str], proxy: str, trust: Trust) -> dict[str, str]:
-    """The environment of the command. Some tools read one case of a name only."""
-    ways = env.ways(proxy)
-    found = {**environment, **ways, **env.in_lower_case(ways), **env.added(trust)}
-    # A proxy for everything, where there is one, would take what has no name of its own.
-    found |= {name: proxy for name in ("ALL_PROXY", "all_proxy") if name in environment}
-    return found | env.replaced(trust, environment)
-
-
 def become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Run the command in place of this program."""
     # Python ignores these for itself, and what is ignored stays so.
@@ -297,7 +288,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     except Failed as error:
         complain(str(error))
         sys.exit(FAILED)
-    become(want.command, variables(os.environ, proxy, trust))
+    become(want.command, env.for_a_command(os.environ, proxy, trust))
 
 
 if __name__ == "__main__":

@@ -26,15 +26,15 @@ EXTRA = "Extra inputs are not permitted"
 REQUIRED = "Field required"
 
 _TOP = names(
-    "cache_control container context_management inference_geo max_tokens mcp_servers messages"
-    " metadata model output_config output_format service_tier speed stop_sequences stream system"
-    " temperature thinking tool_choice tools top_k top_p"
+    "cache_control container context_management diagnostics inference_geo max_tokens mcp_servers"
+    " messages metadata model output_config output_format service_tier speed stop_sequences stream"
+    " system temperature thinking tool_choice tools top_k top_p"
 )
 _TOP_COUNT = names(
     "cache_control context_management mcp_servers messages model output_config output_format"
     " speed system thinking tool_choice tools"
 )
-_BETA_TOP = {"context_management", "mcp_servers", "speed"}
+_BETA_TOP = {"context_management", "diagnostics", "mcp_servers", "speed"}
 
 _TOP_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "model": ((str,), "Input should be a valid string"),

@@ -1,0 +1,1 @@
+"""Programs for clients that are libraries, as anybody would write them."""
