@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitmcontext.wire import anthropic, cohere, gemini, ollama, openai_chat, openai_responses
+from mitmcontext.wire import (
+    anthropic,
+    bedrock,
+    cohere,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 from mitmcontext.wire.api import Api
 
 APIS: Final[tuple[Api, ...]] = (
@@ -14,6 +22,7 @@ APIS: Final[tuple[Api, ...]] = (
     ollama.CHAT,
     ollama.GENERATE,
     cohere.CHAT,
+    bedrock.CONVERSE,
     gemini.GENERATE,
 )
 

@@ -1,4 +1,8 @@
-"""Anthropic Messages: `POST .../v1/messages` and its `count_tokens`."""
+"""Anthropic Messages: `POST .../v1/messages` and its `count_tokens`, on any host.
+
+Amazon Bedrock's InvokeModel and Google's Vertex take the same bodies under paths of their own,
+which name the model; in the body `anthropic_version` stands in its place.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -42,8 +47,23 @@ from mitmcontext.wire.api import (
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_user_text
 
-_DECIDING: Final = ("model", "messages", "system", "tools", "max_tokens", "stream")
+_DECIDING: Final = (
+    "model",
+    "messages",
+    "system",
+    "tools",
+    "max_tokens",
+    "stream",
+    "anthropic_version",
+    "anthropic_beta",
+)
+_ELSEWHERE: Final = re.compile(
+    r"/model/(.+)/invoke(?:-with-response-stream)?\Z"
+    r"|/publishers/anthropic/models/([^/]+):(?:rawPredict|streamRawPredict)\Z"
+)
+_LONG: Final = 1_000_000  # the window that a beta of this name asks for
 _COUNT: Final = "/v1/messages/count_tokens"
+_VERTEX_COUNT: Final = "/models/count-tokens:rawPredict"
 # Claude Code's billing line with a digest over the body that the client made (`cch=`).
 _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
 # Edits of the history by the server; keeping or clearing thinking changes nothing of ours.
@@ -57,8 +77,10 @@ _TOO_LONG: Final = re.compile(
 _TOO_LONG_WITH_OUTPUT: Final = re.compile(
     rb"exceed context limit[^0-9]*(\d+)\s*\+\s*(\d+)\s*>\s*(\d+)", re.IGNORECASE
 )
+# "Input is too long for requested model." is Bedrock's.
+_TOO_LONG_UNSIZED: Final = re.compile(rb"prompt is too long|input is too long for", re.IGNORECASE)
 _NOT_SHAPE: Final = re.compile(
-    rb"prompt is too long|exceed context limit|credit balance is too low"
+    rb"(?:prompt|input) is too long|exceed context limit|credit balance is too low"
     rb"|(?:invalid|incorrect) (?:x-)?api.?key",
     re.IGNORECASE,
 )
@@ -66,7 +88,13 @@ _NOT_SHAPE: Final = re.compile(
 
 def recognises(path: str) -> bool:
     """Whether a POST to this path is for Messages (batches and the like are not)."""
-    return path.endswith(("/v1/messages", _COUNT))
+    return path.endswith(("/v1/messages", _COUNT)) or _ELSEWHERE.search(path) is not None
+
+
+def model_in_path(path: str) -> str:
+    """The model that Bedrock's path or Vertex's names, decoded."""
+    found = _ELSEWHERE.search(path)
+    return unquote(found[1] or found[2]) if found else ""
 
 
 def read(body: bytes, elements: Elements = spans.elements, /) -> Request:
@@ -80,14 +108,15 @@ def read(body: bytes, elements: Elements = spans.elements, /) -> Request:
 
 def _read(elements: Elements, text: bytes, body: bytes) -> Request:
     fields = spans.unique(text, outer(text), _DECIDING)
-    if "messages" not in fields or "model" not in fields:
+    if "messages" not in fields or not {"model", "anthropic_version"} & set(fields):
         raise Unreadable("no messages or no model")
     system = fields.get("system")
     managed = text[slice(*fields.get("context_management", Span(0, 0)))]
     head = text[system.start : system.start + 2_000] if system else b""
+    betas = text[slice(*fields.get("anthropic_beta", Span(0, 0)))]
     return Request(
         body=body,
-        model=text_of(text, fields["model"]),
+        model=text_of(text, fields["model"]) if "model" in fields else "",
         array=fields["messages"],
         spans=messages_in(elements, text, fields["messages"]),
         system=system,
@@ -96,6 +125,7 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         stream=is_true(text, fields.get("stream")),
         attested=_ATTESTATION.search(head) is not None,
         edited_by_server=_SERVER_EDITS.search(managed) is not None,
+        window=_LONG if b"context-1m" in betas else None,
         sender=fields.get("metadata"),
     )
 
@@ -138,7 +168,7 @@ def _parse(text: bytes, raw: bytes) -> Message:
 
 def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
     """Claude Code names its requests; `count_tokens` asks about a conversation."""
-    if path.endswith(_COUNT):
+    if path.endswith((_COUNT, _VERTEX_COUNT)):
         return Standing.NO_TURN, "count_tokens"
     named = headers.get("x-claude-code-request-class", "main")
     if named == "compaction":
@@ -229,7 +259,7 @@ def refuses_length(status: int, body: bytes) -> TooLong | None:
         return TooLong(int(found[1]), int(found[2]))
     if found := _TOO_LONG_WITH_OUTPUT.search(body):
         return TooLong(int(found[1]), int(found[3]))
-    return TooLong() if b"prompt is too long" in body else None
+    return TooLong() if _TOO_LONG_UNSIZED.search(body) else None
 
 
 def _text_kind(role: str, text: str) -> Kind:
@@ -328,5 +358,6 @@ MESSAGES: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    model_in_path=model_in_path,
     principal=principal,
 )
