@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mitmcontext.proxy.tenant import tenant
+import pytest
+
+from mitmcontext.proxy.tenant import is_subscription, tenant
 
 KEY = b"k" * 32
 NOBODY: Mapping[str, str] = {}
@@ -26,3 +28,31 @@ def test_a_key_in_the_query_is_not_one_in_a_header() -> None:
 
 def test_nothing_of_a_key_is_left_in_what_stands_for_it() -> None:
     assert b"secret" not in of(in_query="secret")
+
+
+def signed(who: str, signature: str) -> dict[str, str]:
+    scope = f"Credential={who}/20261122/us-east-1/bedrock/aws4_request"
+    said = f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature={signature}"
+    return {"authorization": said}
+
+
+def test_who_signs_counts_and_not_the_signature() -> None:
+    assert of(signed("AKIDONE", "aa")) == of(signed("AKIDONE", "bb"))
+    assert of(signed("AKIDONE", "aa")) != of(signed("AKIDTWO", "aa"))
+    assert of(signed("AKIDONE", "aa")) != of({"authorization": "Bearer AKIDONE"})
+
+
+@pytest.mark.parametrize(
+    ("token", "login"),
+    [
+        ("sk-proj-1", False),
+        ("sk-ant-api03-1", False),
+        ("sk-ant-oat01-1", True),
+        ("ABSKQmVk", False),
+        ("bedrock-api-key-YmVk", False),
+        ("eyJhbGciOiJ9", True),
+        ("", False),
+    ],
+)
+def test_a_login_is_told_from_a_key(token: str, login: bool) -> None:
+    assert is_subscription({"authorization": f"Bearer {token}"}) == login

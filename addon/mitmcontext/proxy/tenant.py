@@ -11,10 +11,13 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 _ACCOUNT: Final = ("chatgpt-account-id", "openai-organization", "openai-project")
+_KEYS: Final = ("sk-", "ABSK", "bedrock-api-key-")
+_SIGNER: Final = re.compile(r"AWS4-[\w-]+ +Credential=([\w.-]+)/")
 _CREDENTIAL: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
@@ -44,11 +47,11 @@ def keyed(key: bytes, fields: Iterable[bytes]) -> bytes:
 def is_subscription(headers: Mapping[str, str]) -> bool:
     """Whether the credential is a subscription's login and no API key.
 
-    API keys come in a header of their own, or as a bearer token that begins with "sk-"; Claude's
-    logins begin with "sk-ant-oat".
+    API keys come in a header of their own, or as a bearer token that begins with "sk-" (Bedrock's
+    with "ABSK" or "bedrock-api-key-"); Claude's logins begin with "sk-ant-oat".
     """
     bearer = _bearer(headers)
-    return bool(bearer) and (bearer.startswith("sk-ant-oat") or not bearer.startswith("sk-"))
+    return bool(bearer) and (bearer.startswith("sk-ant-oat") or not bearer.startswith(_KEYS))
 
 
 def _principal(headers: Mapping[str, str]) -> list[str]:
@@ -58,6 +61,9 @@ def _principal(headers: Mapping[str, str]) -> list[str]:
     owner = _owner(_bearer(headers))
     if owner:
         return ["token", *owner]
+    # A signature is another one on every request; who signs is not.
+    if signer := _SIGNER.match(headers.get("authorization", "")):
+        return ["signer", signer[1]]
     return ["credential", *(f"{name}={headers[name]}" for name in _CREDENTIAL if name in headers)]
 
 
