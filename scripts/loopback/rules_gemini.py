@@ -124,6 +124,10 @@ _CACHED = (
     " request."
 )
 _NO_PARTS = "contents.parts must not be empty.\n"
+_NUMBERS = (
+    "Please ensure that the number of function response parts is equal to the number of function"
+    " call parts of the function call turn."
+)
 _NO_TEXT = (
     "Unable to submit request because it must have a text parameter. Add a text parameter and try"
     " again. Learn more: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/gemini"
@@ -322,7 +326,7 @@ def parts_hold_one_thing(view: View) -> Iterator[str]:
                     f" Cannot set '{held[1]}'"
                 )
             yield from _names(where, part)
-        if all(part.get("text") == "" for part in content["parts"]):
+        if all(part.get("text") == "" and len(part) == 1 for part in content["parts"]):
             yield _NO_TEXT
 
 
@@ -359,12 +363,11 @@ def calls_have_responses(view: View) -> Iterator[str]:
                 " turn."
             )
         if waiting != responses and (view.on_vertex or not 0 < responses < waiting):
-            yield (
-                "Please ensure that the number of function response parts is equal to the number of"
-                " function call parts of the function call turn."
-            )
+            yield _NUMBERS
         waiting += calls - responses
         before = content
+    if waiting and not _number(before, "functionCall"):
+        yield _NUMBERS
 
 
 def _number(content: Json, key: str) -> int:

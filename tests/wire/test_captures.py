@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from mitmcontext.values import Kind
+from mitmcontext.condense.units import unpaired
+from mitmcontext.values import Kind, Standing
 from mitmcontext.wire import api_for
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api, system_texts, tool_count
+from mitmcontext.wire.gemini import GENERATE
 from mitmcontext.wire.openai_chat import CHAT
 
 CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
@@ -72,5 +74,42 @@ def test_turns_extend_each_other(name: str) -> None:
     rows = [row for row in rows_of(path) if row["path"].startswith("/v1/messages?")]
     requests = [MESSAGES.read(dumped(row["body"])) for row in rows]
     chains = [[MESSAGES.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
+    assert len(chains) > 2
+    assert all(after[: len(before)] == before for before, after in pairwise(chains))
+
+
+def gemini_kind(row: dict[str, Any]) -> Standing:
+    """What a recorded request is, by what is known of its client."""
+    if row["path"].endswith(":countTokens"):
+        return Standing.NO_TURN
+    # gemini-cli asks a small model which model to ask.
+    return Standing.ALONE if "flash-lite:generateContent" in row["path"] else Standing.TURN
+
+
+@pytest.mark.parametrize("row", captured(GENERATE))
+def test_gemini_contents_are_read_whole(row: dict[str, Any]) -> None:
+    body, path = row["body"], row["path"].partition("?")[0]
+    found = GENERATE.read(dumped(body))
+    assert GENERATE.model_in_path(path).startswith("gemini-")
+    assert GENERATE.standing(path, {}, found)[0] is gemini_kind(row)
+    messages = [GENERATE.parse(found.raw(at)) for at in range(len(found.spans))]
+    roles = {"user": "user", "model": "assistant"}
+    assert [m.role for m in messages] == [roles[c["role"]] for c in body["contents"]]
+    assert all(message.editable and message.parts for message in messages)
+    assert all(part.kind is not Kind.OPAQUE for m in messages for part in m.parts)
+    assert unpaired(messages) == frozenset()
+    system = body.get("systemInstruction") or body.get("system_instruction")
+    assert bool(system_texts(found)) == bool(system)
+    declared = [one for tool in body.get("tools", []) for one in tool["functionDeclarations"]]
+    assert tool_count(found) == len(declared)
+
+
+def test_gemini_clis_turns_extend_each_other() -> None:
+    path = next(iter(CAPTURES.glob("gemini-cli-*__default.jsonl.gz")), None)
+    if path is None:
+        pytest.skip(MISSING)
+    rows = [row for row in rows_of(path) if ":stream" in row["path"]]
+    requests = [GENERATE.read(dumped(row["body"])) for row in rows]
+    chains = [[GENERATE.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
     assert len(chains) > 2
     assert all(after[: len(before)] == before for before, after in pairwise(chains))

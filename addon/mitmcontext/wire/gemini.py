@@ -50,6 +50,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
 _COUNT: Final = ":countTokens"
@@ -343,7 +344,7 @@ def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[S
             return Standing.ALONE, "the client's own choice of a model"
         if _COMPRESSION in system or _COMPRESSION in request.raw(len(request.spans) - 1):
             return Standing.NO_TURN, "the client's own compaction"
-    return Standing.TURN, ""
+    return standing_by_prompt(request, request.system) or (Standing.TURN, "")
 
 
 def model_name(headers: Mapping[str, str], request: Request) -> str:
