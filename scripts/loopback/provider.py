@@ -26,6 +26,7 @@ from . import (
     answers,
     http1,
     rules_anthropic,
+    rules_bedrock,
     rules_cohere,
     rules_gemini,
     rules_ollama,
@@ -48,6 +49,8 @@ HOSTS = (
     "chatgpt.com",
     "ollama.com",
     "api.cohere.com",
+    "bedrock-runtime.us-east-1.amazonaws.com",
+    "us-east5-aiplatform.googleapis.com",
     "generativelanguage.googleapis.com",
     "us-central1-aiplatform.googleapis.com",
     "cloudcode-pa.googleapis.com",
@@ -56,6 +59,9 @@ SPEAKING: tuple[Speaking, ...] = (
     rules_ollama.SPEAKING,
     rules_responses.SPEAKING,
     rules_cohere.SPEAKING,
+    rules_bedrock.CONVERSE,
+    rules_bedrock.INVOKE,
+    rules_bedrock.VERTEX,
     rules_gemini.SPEAKING,
 )
 _LARGEST_LINE = 64 * 1024 * 1024
