@@ -134,6 +134,7 @@ def setting(
 
 MODES: Final = ("condense", "observe", "off")
 ATTESTED: Final = ("auto", "condense", "observe")
+WEBSOCKET: Final = ("observe", "fallback", "condense")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,14 @@ class Settings:
         "Requests with the client's attestation over their body (Claude Code's cch line): condense "
         "or observe them. auto: condense with an API key, observe with a subscription login.",
         ATTESTED,
+    )
+    context_websocket: str = setting(
+        "observe",
+        one_of(*WEBSOCKET),
+        "OpenAI Responses over a WebSocket, as Codex sends it. observe: count it and let every "
+        "frame pass. fallback: refuse the WebSocket (426), whereupon the client sends the same by "
+        "POST. condense: follow the conversation and send a shortened one when it gets too full.",
+        WEBSOCKET,
     )
     context_max_body: int = setting(
         "32MB", size, "Bodies larger than this when decoded pass untouched."

@@ -32,6 +32,7 @@ from . import (
     rules_ollama,
     rules_openai,
     rules_responses,
+    websocket,
 )
 from .answers import Reply, Usage
 from .caching import PromptCache
@@ -157,6 +158,7 @@ class Provider:
         self.tls_port = 0
         self.plain_port = 0
         self.number = 0
+        self.lines: list[websocket.Line] = []
         self._connections: set[asyncio.Task[None]] = set()
 
     def account(self, key: str) -> Account:
@@ -200,6 +202,20 @@ class Provider:
         if record.api == "anthropic.count_tokens":
             return self._count(record)
         return self._converse(record)
+
+    def take(self, wire: Wire, body: Any) -> websocket.Turn:
+        """Judge a turn that came over a WebSocket by the body of the POST that it stands for."""
+        self.number += 1
+        speaking = rules_responses.SPEAKING
+        record = Record(self.number, speaking.name, _key_of(wire), wire, body)
+        self.records.append(record)
+        if not body["input"]:
+            return websocket.warm_up(record.number, body)
+        answer = self._speak(record, speaking)
+        record.status = answer.status
+        if answer.events is None:
+            return websocket.Turn((), answer.status, json.loads(answer.body))
+        return websocket.Turn([json.loads(one.partition(b"data: ")[2]) for one in answer.events])
 
     def _model(self, body: Any) -> Model:
         name = body.get("model") if isinstance(body, dict) else None
@@ -322,6 +338,9 @@ class Provider:
         with contextlib.suppress(Closed, OSError, asyncio.CancelledError):
             while True:
                 wire = await read_request(reader)
+                if websocket.is_upgrade(wire):
+                    self.lines.append(websocket.Line())
+                    await websocket.serve(reader, writer, wire, self.lines[-1], self.take)
                 record, answer = self.handle(wire)
                 await self._send(writer, record, answer)
                 if wire.header("connection").lower() == "close":

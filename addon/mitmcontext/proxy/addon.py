@@ -34,6 +34,7 @@ from mitmcontext.proxy.shelves import shelves
 from mitmcontext.proxy.team import Team, objections
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
 from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
+from mitmcontext.proxy.websocket import Lent, Sockets, is_upgrade
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import BadSetting, Settings, load
 from mitmcontext.values import Action, Outcome, Standing, TooLong, Unreadable, Usage
@@ -68,6 +69,7 @@ class ContextAddon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaner: asyncio.Task[None] | None = None
         self._eviction = Eviction()
+        self._sockets: Sockets | None = None
         self.addons = [ASGIApp(page(self._shown_to_all), HOST, 80)]
 
     # What mitmproxy does once, and on a live reload.
@@ -78,6 +80,7 @@ class ContextAddon:
         self._kept = kept = carried(loader.master)
         self._pending, self._tees = kept["pending"], kept["tees"]
         self._figures = Figures(time.monotonic, kept["figures"])
+        self._sockets = Sockets(self._lent(), kept["lines"])
         self._eviction = Eviction(kept["finished"])
         contentviews.add(view.ContextView())
 
@@ -162,11 +165,13 @@ class ContextAddon:
         request = flow.request
         path = request.path.partition("?")[0]
         api = api_for(request.method, path)
-        if api is None or self._settings.context_mode == "off" or not self._is_watched(flow):
+        upgrade = is_upgrade(flow)
+        if (api is None and not upgrade) or await self._passes(flow):
             self._figures_of(flow).saw()
             return
-        if self._team is not None and await self._team.is_out(flow, self._settings):
-            self._figures_of(flow).saw()
+        if upgrade and self._sockets is not None:
+            self._sockets.opened(flow)
+        if api is None:
             return
         reason = self._why_not(flow)
         if reason or request.raw_content is None:
@@ -191,6 +196,12 @@ class ContextAddon:
             self._conclude(flow, result)
         except Exception as error:  # noqa: BLE001 - the request is right; only showing it failed
             self._figures_of(flow).failed(type(error).__name__)
+
+    async def _passes(self, flow: http.HTTPFlow) -> bool:
+        """Whether a flow is none to look at: by the settings, or since somebody opted out."""
+        if self._settings.context_mode == "off" or not self._is_watched(flow):
+            return True
+        return self._team is not None and await self._team.is_out(flow, self._settings)
 
     def _conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""
@@ -218,9 +229,12 @@ class ContextAddon:
             return
         spent = result.outcome.milliseconds
         counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))
+        self._figures_of(flow).recount(counted.outcome)
+        newest = self._pending.get(flow.id, result)
+        if newest is not result:
+            return  # another turn on a WebSocket meanwhile
         if flow.id in self._pending:
             self._pending[flow.id] = counted
-        self._figures_of(flow).recount(counted.outcome)
         self._mark(flow, counted.outcome)
         ctx.master.addons.trigger(UpdateHook([flow]))
 
@@ -425,6 +439,34 @@ class ContextAddon:
             self._eviction.finished(flow, self._settings.context_keep_flows)
         except Exception as error:  # noqa: BLE001 - as in `request`
             self._figures.failed(type(error).__name__)
+
+    # Turns on a WebSocket.
+
+    async def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """Follow a conversation that is not sent by POST."""
+        if self._sockets is not None:
+            await self._sockets.message(flow)
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """Clear up after a connection."""
+        if self._sockets is not None:
+            self._sockets.closed(flow)
+        self._clear_up(flow)
+
+    def _lent(self) -> Lent:
+        return Lent(
+            worker=self._at_work,
+            settings=lambda: self._settings,
+            job=self._job,
+            figures=self._figures_of,
+            conclude=self._conclude,
+            show=self._show,
+            mark=self._mark,
+            learn=self._learn,
+            later=self._later,
+            passes=self._passes,
+            pending=lambda: self._pending,
+        )
 
     # What a user sees.
 

@@ -19,6 +19,8 @@ _NAME: Final = "mitmcontext_carried"
 _MESSAGES_SIZE: Final = 48 << 20
 _LEDGER_SIZE: Final = 64 << 20
 _HISTORIES: Final = 50_000
+# The conversations on all WebSockets together, in bytes.
+_LINES_SIZE: Final = 128 << 20
 
 
 class Carried(TypedDict):
@@ -33,6 +35,7 @@ class Carried(TypedDict):
     tees: dict[str, Any]
     refused: LRUCache[bytes, bool]
     windows: LRUCache[str, int]
+    lines: LRUCache[str, Any]
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -56,6 +59,11 @@ def carried(master: object) -> Carried:
             tees={},
             refused=LRUCache(1_000),
             windows=LRUCache(1_000),
+            lines=LRUCache(_LINES_SIZE, getsizeof=_size_of),
         )
         setattr(master, _NAME, found)
     return found
+
+
+def _size_of(line: Any) -> int:
+    return int(line.size)

@@ -212,11 +212,11 @@ class Worker:
 
         What its refusal says of the window and of the request's size is learned first.
         """
-        if not may_step(result):
-            return None
         if not result.counted:
             result = await self.count_later(result)
         self._learn_length(result, too_long)
+        if not may_step(result):
+            return None
         try:
             further = await self._decide_in_time(result.ready)
         except (TimeoutError, Broken) as fault:
