@@ -5,6 +5,7 @@ A new client is one more entry here, and one in clients.toml.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +17,14 @@ from .stage import Command, Driver, Scene
 
 PROGRAMS = Path(__file__).with_name("programs")
 ANTHROPIC, OPENAI = ("api.anthropic.com",), ("api.openai.com",)
-MESSAGES, CHAT = "Anthropic Messages", "OpenAI Chat"
-CLAUDE, GPT = "claude-haiku-4-5", "gpt-4o"
+GOOGLE = ("generativelanguage.googleapis.com",)
+MESSAGES, CHAT, RESPONSES, GEMINI = (
+    "Anthropic Messages",
+    "OpenAI Chat",
+    "OpenAI Responses",
+    "Gemini",
+)
+CLAUDE, GPT, FLASH = "claude-haiku-4-5", "gpt-4o", "gemini-3.8-flash"
 TASK = "Which shelf holds the book that nobody wrote? Look at every shelf, one after the other."
 # Nobody's keys. Some clients look at how one begins.
 KEYS = {
@@ -35,6 +42,12 @@ def lines(shelf: int) -> str:
 def shell(tool: str, **more: str) -> Callable[[int], Call]:
     """A tool that takes a command for a shell."""
     return lambda shelf: Call(tool, {"command": lines(shelf), **more})
+
+
+def script(shelf: int) -> Call:
+    """Codex's tool, which takes a program that may start commands."""
+    run = f"const found = await tools.exec_command({{cmd: {json.dumps(lines(shelf))}}});"
+    return Call("exec", {"input": f"{run} text(found.output)"})
 
 
 def look(shelf: int) -> Call:
@@ -83,6 +96,16 @@ def aider(scene: Scene) -> Sequence[Command]:
     ]
 
 
+def codex(*settings: str) -> Callable[[Scene], Sequence[Command]]:
+    """One task, without its own sandbox: that needs rights which nobody has everywhere."""
+    bare = "--dangerously-bypass-approvals-and-sandbox"
+    configured = [word for setting in settings for word in ("--config", setting)]
+    return lambda scene: [
+        Command([scene.program, "login", "--with-api-key"], stdin=KEYS["OPENAI_API_KEY"]),
+        Command([scene.program, "exec", "--skip-git-repo-check", bare, *configured, TASK]),
+    ]
+
+
 DRIVERS: tuple[Driver, ...] = (
     Driver(
         "Claude Code",
@@ -102,9 +125,21 @@ DRIVERS: tuple[Driver, ...] = (
         shell("bash", description="List a shelf"),
         window=48_000,
     ),
+    Driver("Codex", "codex", RESPONSES, OPENAI, codex(), script, window=64_000),
+    Driver(
+        "gemini-cli",
+        "gemini-cli",
+        GEMINI,
+        GOOGLE,
+        started("--prompt", TASK, "--model", FLASH, "--yolo", "--skip-trust"),
+        shell("run_shell_command", description="List a shelf"),
+        window=48_000,
+    ),
     Driver("aider", "aider", CHAT, OPENAI, aider, None),
     Driver("llm", "llm", CHAT, OPENAI, llm, look),
     Driver("openai", "openai", CHAT, OPENAI, program("with_openai_chat", GPT), look),
+    Driver("openai", "openai", RESPONSES, OPENAI, program("with_openai_responses", GPT), look),
+    Driver("google-genai", "google-genai", GEMINI, GOOGLE, program("with_genai", FLASH), look),
     Driver("anthropic", "anthropic", MESSAGES, ANTHROPIC, program("with_anthropic", CLAUDE), look),
     Driver(
         "litellm",

@@ -10,6 +10,7 @@ cannot be installed on this machine is only reported.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -101,16 +102,27 @@ def main(given: Sequence[str]) -> int:
             there[name] = str(reason)
     if not sealed.seal():
         say("This system gives us no network of our own: only the environment leads the clients.")
-    folder = CACHE / "clients" / "runs"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="mitmcontext-clients-") as temporary:
-        place = folder if asked.keep else Path(temporary)
-        rows = list(drive(drivers, there, place))
+    with place_for_runs(keep=asked.keep) as folder:
+        rows = list(drive(drivers, there, folder))
     print("\n".join(table(rows)))
     failed = [row for row in rows if row.seen is not None and not row.seen.works]
     missing = [row for row in rows if row.seen is None]
     return 1 if failed or (missing and asked.clients) else 0
+
+
+@contextlib.contextmanager
+def place_for_runs(*, keep: bool) -> Iterator[Path]:
+    """A folder in the checkout's .cache; what is kept there stays until the next time."""
+    parent = CACHE / "clients"
+    if keep:
+        folder = parent / "runs"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+    else:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="run-", dir=parent) as temporary:
+            yield Path(temporary)
 
 
 def drive(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -173,6 +174,9 @@ def play(driver: Driver, installed: Installed, folder: Path, provider_leaf: Cert
     scene = Scene(installed.program, folder / "home", folder / "work")
     for place in (scene.home, scene.work, scene.home / "tmp"):
         place.mkdir(parents=True)
+    if git := shutil.which("git"):
+        # Agents look for a repository, and the one around this folder is none of theirs.
+        subprocess.run([git, "init", "--quiet", str(scene.work)], check=True)
     notes = folder / "witness.jsonl"
     notes.touch()
     with serving(Script(driver), provider_leaf) as provider:
@@ -275,7 +279,10 @@ def judge(
     """Hold what happened against what should have."""
     events = [json.loads(line) for line in notes.read_text().splitlines()]
     kinds = {note["event"] for note in events if note["host"] in driver.hosts}
-    records = [record for record in provider.requests() if record.api]
+    # A GET asks for a WebSocket.
+    records = [
+        record for record in provider.requests() if record.api and record.wire.method == "POST"
+    ]
     counts = stats["requests"]
     seen = Seen(
         requests=len(records),

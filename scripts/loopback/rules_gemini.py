@@ -163,6 +163,9 @@ class Memory:
 
 def _unsigned(part: Json) -> bytes:
     rest = {key: value for key, value in part.items() if key != "thoughtSignature"}
+    if isinstance(call := rest.get("functionCall"), dict):
+        # A client may name a call that came without a name, as gemini-cli does.
+        rest["functionCall"] = {key: value for key, value in call.items() if key != "id"}
     return json.dumps(rest, sort_keys=True).encode()
 
 
