@@ -161,11 +161,15 @@ class Memory:
                     self.signed.setdefault(signature, _unsigned(part))
 
 
+def _unnamed(part: Json) -> Json:
+    call = part.get("functionCall")
+    if not isinstance(call, dict):
+        return part
+    return {**part, "functionCall": {key: value for key, value in call.items() if key != "id"}}
+
+
 def _unsigned(part: Json) -> bytes:
     rest = {key: value for key, value in part.items() if key != "thoughtSignature"}
-    if isinstance(call := rest.get("functionCall"), dict):
-        # A client may name a call that came without a name, as gemini-cli does.
-        rest["functionCall"] = {key: value for key, value in call.items() if key != "id"}
     return json.dumps(rest, sort_keys=True).encode()
 
 
@@ -410,7 +414,8 @@ def signatures_are_genuine(view: View) -> Iterator[str]:
     for content in view.contents:
         for part in content["parts"]:
             known = view.memory.signed.get(part.get("thoughtSignature", ""))
-            if known is not None and known != _unsigned(part):
+            # A client may name a call that came without a name, as gemini-cli does.
+            if known not in (None, _unsigned(part), _unsigned(_unnamed(part))):
                 yield "Corrupted thought signature."
 
 

@@ -265,6 +265,11 @@ def test_a_signature_belongs_to_its_part() -> None:
     altered = request(user(), model(call("read", signature, id="2")), user(result()))
     assert refused(altered, memory=memory) == "Corrupted thought signature."
 
+    # A client may name a call that came without a name.
+    signature = memory.sign(call("read"))
+    named = request(user(), model(call("read", signature, id="2")), user(result()))
+    assert refused(named, memory=memory) == ""
+
     # One that was never seen is learned with what it stands on.
     seen = Memory()
     said = {"text": "It is so.", "thoughtSignature": "bbbb"}
