@@ -344,7 +344,8 @@ def items_added(event: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 def _listed(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     output = answer.get("output")
-    return tuple(item for item in output if isinstance(item, dict)) if output else ()
+    listed = output if isinstance(output, list) else ()
+    return tuple(item for item in listed if isinstance(item, dict))
 
 
 def refuses_shape(status: int, body: bytes) -> bool:
