@@ -351,8 +351,10 @@ def _thought(where: str, item: Json) -> Iterator[Refusal]:
         value = item.get(key)
         if not isinstance(value, list) and (key == "summary" or value is not None):
             yield _wrong_type(f"{where}.{key}", "an array of objects", value)
-        elif any(not isinstance(one, dict) or "text" not in one for one in value or []):
-            yield _missing(f"{where}.{key}[0].text")
+        for number, one in enumerate(value or []):
+            said = one.get("text") if isinstance(one, dict) else None
+            if not isinstance(said, str):
+                yield _wrong_type(f"{where}.{key}[{number}].text", "a string", said)
 
 
 def nothing_stands_twice(body: Json, memory: Memory) -> Iterator[Refusal]:
