@@ -87,6 +87,14 @@ class Action(StrEnum):
     FAILED_OPEN = "failed_open"
 
 
+class Picture(NamedTuple):
+    """An image as its price goes by it: pixels (0 where nobody knows), and the detail asked for."""
+
+    width: int = 0
+    height: int = 0
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One content part of a message.
@@ -94,7 +102,7 @@ class Part:
     `text` is decoded text: what is counted and what a person reads (of a call: its name and
     arguments). `value` is the JSON value that a shorter text may take the place of, or None where
     nothing may. A tool result sent as a user's text (as agents without tool calling do) is a
-    RESULT without a `call_id`.
+    RESULT without a `call_id`. Of its `images`, `pictures` are those whose size was looked at.
     """
 
     kind: Kind
@@ -106,6 +114,7 @@ class Part:
     images: int = 0
     digest: bytes = b""
     marked: bool = False
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,8 @@ class Request:
     `system` is a string, a list of blocks with texts, or an object with a list of such `parts`.
     `window` is the context window in tokens that the request itself asks for. `hidden` says that
     the provider adds history which the body does not hold. `sender` is what stands there of who
-    sends it; it holds for the body as it came.
+    sends it; it holds for the body as it came. `choice` says which tools the model may or must
+    call, `schema` what its answer has to look like; both count, whatever stands there.
     """
 
     body: bytes
@@ -151,6 +161,8 @@ class Request:
     window: int | None = None
     hidden: bool = False
     sender: Span | None = None
+    choice: Span | None = None
+    schema: Span | None = None
 
     def raw(self, index: int) -> bytes:
         """The bytes of one message."""

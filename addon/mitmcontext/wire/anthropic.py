@@ -18,6 +18,7 @@ from mitmcontext.values import (
     Kind,
     Message,
     Part,
+    Picture,
     Request,
     Span,
     Standing,
@@ -37,6 +38,7 @@ from mitmcontext.wire.api import (
     is_true,
     message_digest,
     messages_in,
+    nested,
     number_of,
     outer,
     quoted,
@@ -44,6 +46,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_user_text
 
@@ -127,6 +130,8 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         edited_by_server=_SERVER_EDITS.search(managed) is not None,
         window=_LONG if b"context-1m" in betas else None,
         sender=fields.get("metadata"),
+        choice=fields.get("tool_choice"),
+        schema=nested(text, fields, "output_config", "format") or fields.get("output_format"),
     )
 
 
@@ -293,35 +298,39 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
             marked=marked,
         )
     if name == "tool_result" and "tool_use_id" in fields:
-        said, images, value = _result(text, fields.get("content"))
+        said, pictures, value = _result(text, fields.get("content"))
         return Part(
             Kind.RESULT,
             said,
             span,
             value,
             call_id=text_of(text, fields["tool_use_id"]),
-            images=images,
+            images=len(pictures),
             digest=digest,
             marked=marked,
+            pictures=pictures,
         )
     if name in ("thinking", "redacted_thinking"):
         said = text_of(text, fields["thinking"]) if "thinking" in fields else ""
         return Part(Kind.THINKING, said, span, digest=digest, marked=marked)
     if name == "image":
-        return Part(Kind.IMAGE, "", span, images=1, digest=digest, marked=marked)
+        shown = (picture_behind(text, fields, "source", "data"),)
+        return Part(Kind.IMAGE, "", span, images=1, digest=digest, marked=marked, pictures=shown)
     kind = Kind.DOCUMENT if name == "document" else Kind.OPAQUE
     return Part(kind, without_media(text, span), span, digest=digest, marked=marked)
 
 
-def _result(text: bytes, content: Span | None) -> tuple[str, int, Span | None]:
+def _result(text: bytes, content: Span | None) -> tuple[str, tuple[Picture, ...], Span | None]:
     """A tool result's text, the images in it, and the value that a stub may replace."""
     if content is None or is_null(text, content):
-        return "", 0, None
+        return "", (), None
     if is_string(text, content):
-        return text_of(text, content), 0, content
+        return text_of(text, content), (), content
     if not is_array(text, content):
         raise Unreadable("a tool result without content")
-    said, images, known = [], 0, True
+    said: list[str] = []
+    pictures: list[Picture] = []
+    known = True
     for span in spans.elements(text, content):
         fields = spans.unique(text, span)
         name = text_of(text, fields["type"]) if "type" in fields else ""
@@ -329,12 +338,12 @@ def _result(text: bytes, content: Span | None) -> tuple[str, int, Span | None]:
             said.append(text_of(text, fields["text"]))
             known &= set(fields) <= {"type", "text", MARKER}
         elif name == "image":
-            images += 1
+            pictures.append(picture_behind(text, fields, "source", "data"))
             known = False
         else:
             said.append(without_media(text, span))
             known = False
-    return "\n".join(said), images, content if known else None
+    return "\n".join(said), tuple(pictures), content if known else None
 
 
 def _nested_marker(value: bytes) -> bytes:

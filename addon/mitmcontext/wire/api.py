@@ -154,6 +154,22 @@ def without_media(text: bytes, span: Span) -> str:
     return _BASE64.sub(b'""', text[slice(*span)]).decode()
 
 
+def nested(text: bytes, fields: Mapping[str, Span], *keys: str) -> Span | None:
+    """The value behind some keys, each inside the one before; None where something else stands.
+
+    For what only adds to an estimate: nothing is refused for it.
+    """
+    found = fields.get(keys[0])
+    for key in keys[1:]:
+        if found is None or not is_object(text, found):
+            return None
+        try:
+            found = dict(spans.members(text, found)).get(key)
+        except Unreadable:
+            return None
+    return None if found is None or is_null(text, found) else found
+
+
 def number_of(raw: bytes, span: Span | None) -> int | None:
     """The whole number at `span`, or None where there is none."""
     found = spans.value(raw, span) if span else None

@@ -20,6 +20,7 @@ from mitmcontext.values import (
     Kind,
     Message,
     Part,
+    Picture,
     Request,
     Span,
     Standing,
@@ -37,6 +38,7 @@ from mitmcontext.wire.api import (
     is_string,
     message_digest,
     messages_in,
+    nested,
     number_of,
     others,
     outer,
@@ -44,6 +46,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.typed import kind_of_text
 
 _PATH: Final = re.compile(r"/model/(.+)/converse(?:-stream)?\Z")
@@ -103,6 +106,7 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         system=fields.get("system"),
         tools=tools if tools is not None and is_array(text, tools) else None,
         max_output=number_of(text, settings.get("maxTokens")),
+        choice=nested(text, fields, "toolConfig", "toolChoice"),
     )
 
 
@@ -213,7 +217,8 @@ def _block(text: bytes, raw: bytes, role: str, span: Span, block: Mapping[str, S
         case "reasoningContent":
             return Part(Kind.THINKING, _reasoning(text, held), span, digest=own)
         case "image":
-            return Part(Kind.IMAGE, "", span, images=1, digest=own)
+            shown = (picture_behind(text, block, "image", "source", "bytes"),)
+            return Part(Kind.IMAGE, "", span, images=1, digest=own, pictures=shown)
         case "document":
             return Part(Kind.DOCUMENT, without_media(text, span), span, digest=own)
         case _:
@@ -234,7 +239,9 @@ def _result(text: bytes, result: Mapping[str, Span], span: Span, own: bytes) -> 
     if "toolUseId" not in result or "content" not in result:
         raise Unreadable("a tool result without id or content")
     content = result["content"]
-    said, images, known = [], 0, True
+    said: list[str] = []
+    pictures: list[Picture] = []
+    known = True
     for place in spans.elements(text, content):
         block = spans.unique(text, place)
         if set(block) == {"text"}:
@@ -243,16 +250,19 @@ def _result(text: bytes, result: Mapping[str, Span], span: Span, own: bytes) -> 
             said.append(text[slice(*block["json"])].decode())
         else:
             known = False
-            images += set(block) == {"image"}
-            said += [] if set(block) == {"image"} else [without_media(text, place)]
+            if set(block) == {"image"}:
+                pictures.append(picture_behind(text, block, "image", "source", "bytes"))
+            else:
+                said.append(without_media(text, place))
     return Part(
         Kind.RESULT,
         "\n".join(said),
         span,
         content if known and said else None,
         call_id=text_of(text, result["toolUseId"]),
-        images=images,
+        images=len(pictures),
         digest=own,
+        pictures=tuple(pictures),
     )
 
 

@@ -40,6 +40,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.typed import kind_of_text
 
 _DECIDING: Final = ("model", "messages", "tools", "documents", "max_tokens", "stream")
@@ -84,6 +85,8 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         tools=tools if tools is not None and is_array(text, tools) else None,
         max_output=number_of(text, fields.get("max_tokens")),
         stream=is_true(text, fields.get("stream")),
+        choice=fields.get("tool_choice"),
+        schema=fields.get("response_format"),
     )
 
 
@@ -217,7 +220,8 @@ def _block(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part
         said = text_of(text, fields["thinking"])
         return Part(Kind.THINKING, said, span, call_id=call_id, digest=own)
     if name == "image_url":
-        return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=own)
+        shown = (picture_behind(text, fields, "image_url", "url"),)
+        return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=own, pictures=shown)
     if name == "document" and set(fields) == {"type", "document"}:
         said, value = _document(text, fields["document"])
         kind = Kind.RESULT if role == "tool" else Kind.DOCUMENT

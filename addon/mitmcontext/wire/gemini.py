@@ -22,6 +22,7 @@ from mitmcontext.values import (
     Kind,
     Message,
     Part,
+    Picture,
     Request,
     Span,
     Standing,
@@ -50,6 +51,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.pictures import picture
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
@@ -138,6 +140,8 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         max_output=number_of(text, config.get("maxOutputTokens")),
         hidden="cachedContent" in fields,
         sender=top.get("project") if place == "request" else None,
+        choice=fields.get("toolConfig"),
+        schema=config.get("responseSchema") or config.get("responseJsonSchema"),
     )
 
 
@@ -289,6 +293,7 @@ def _result(text: bytes, span: Span, whole: Span, part_digest: bytes) -> Part:
         name=optional_text(text, fields.get("name")),
         images=len(shown),
         digest=part_digest,
+        pictures=tuple(_picture(text, _fields(text, one)) for one in shown),
     )
 
 
@@ -308,11 +313,17 @@ def _result_text(text: bytes, span: Span) -> str:
     return "\n".join(f"{key}: {value}" for key, value in said)
 
 
+def _picture(text: bytes, part: Mapping[str, Span]) -> Picture:
+    held = part.get("inlineData")
+    return picture(text, _fields(text, held).get("data") if held else None)
+
+
 def _media(text: bytes, span: Span, whole: Span, part_digest: bytes) -> Part:
     fields = _fields(text, span)
     kind = optional_text(text, fields.get("mimeType"))
     if kind.startswith("image/"):
-        return Part(Kind.IMAGE, "", whole, images=1, digest=part_digest)
+        pictured = (picture(text, fields.get("data")),)
+        return Part(Kind.IMAGE, "", whole, images=1, digest=part_digest, pictures=pictured)
     said = kind
     if "data" not in fields:
         said = without_media(text, span)

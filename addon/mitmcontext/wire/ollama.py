@@ -46,6 +46,7 @@ from mitmcontext.wire.api import (
     string_digest,
     text_of,
 )
+from mitmcontext.wire.pictures import picture
 from mitmcontext.wire.typed import kind_of_text, kind_of_user_text
 
 _DECIDING: Final = (
@@ -153,6 +154,7 @@ def _request(
         # It streams unless told not to.
         stream=stream is None or text[slice(*stream)] != b"false",
         window=window,
+        schema=fields.get("format"),
     )
 
 
@@ -296,7 +298,14 @@ def _images(text: bytes, raw: bytes, place: Span | None) -> list[Part]:
     if place is None or is_null(text, place):
         return []
     return [
-        Part(Kind.IMAGE, "", span, images=1, digest=digest([b"image", raw[slice(*span)]]))
+        Part(
+            Kind.IMAGE,
+            "",
+            span,
+            images=1,
+            digest=digest([b"image", raw[slice(*span)]]),
+            pictures=(picture(text, span),),
+        )
         for span in spans.elements(text, place)
     ]
 

@@ -42,6 +42,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
@@ -105,6 +106,8 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         tools=next((fields[n] for n in _TOOLS if n in fields and is_array(text, fields[n])), None),
         max_output=next((number for number in asked if number is not None), None),
         stream=is_true(text, fields.get("stream")),
+        choice=fields.get("tool_choice") or fields.get("function_call"),
+        schema=fields.get("response_format"),
     )
 
 
@@ -223,7 +226,8 @@ def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
         kind = kind_of_text(role, said)
         return Part(kind, said, span, fields["text"], call_id, digest=digest, marked=marked)
     if name == "image_url":
-        return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=digest, marked=marked)
+        shown = (picture_behind(text, fields, "image_url", "url"),)
+        return Part(Kind.IMAGE, "", span, None, call_id, "", 1, digest, marked, shown)
     said = without_media(text, span)
     return Part(Kind.OPAQUE, said, span, call_id=call_id, digest=digest, marked=marked)
 

@@ -38,6 +38,7 @@ from mitmcontext.wire.api import (
     is_true,
     message_digest,
     messages_in,
+    nested,
     number_of,
     optional_text,
     outer,
@@ -46,6 +47,7 @@ from mitmcontext.wire.api import (
     text_of,
     without_media,
 )
+from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.sse import SseReader
 from mitmcontext.wire.typed import kind_of_user_text
 
@@ -120,6 +122,8 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         stream=is_true(text, fields.get("stream")),
         edited_by_server=b'"compaction"' in text[slice(*managed)],
         hidden=_is_held_elsewhere(text, fields) or (not alone and _refers(text, items)),
+        choice=fields.get("tool_choice"),
+        schema=nested(text, fields, "text", "format"),
     )
 
 
@@ -499,7 +503,8 @@ def _block(item: _Item, role: str, span: Span, call_id: str = "") -> Part:
         for piece in (key.encode(), raw[slice(*fields[key])])
     )
     if name in _IMAGES:
-        return Part(Kind.IMAGE, "", span, None, call_id, images=1, digest=own, marked=marked)
+        shown = (picture_behind(text, fields, "image_url"),)
+        return Part(Kind.IMAGE, "", span, None, call_id, "", 1, own, marked, shown)
     kind = Kind.DOCUMENT if name == "input_file" else Kind.OPAQUE
     return Part(kind, item.plain(span), span, None, call_id, digest=own, marked=marked)
 
@@ -586,6 +591,7 @@ def _screenshot(item: _Item, role: str) -> Parts:
         call_id=_call_id(item),
         images=1,
         digest=digest([item.raw[slice(*output)]]),
+        pictures=(picture_behind(item.text, item.fields, "output", "image_url"),),
     )
 
 
@@ -649,7 +655,8 @@ def _remote_call(item: _Item, role: str) -> Parts:
 
 
 def _picture(item: _Item, role: str) -> Parts:
-    yield Part(Kind.IMAGE, "", item.whole, images=1, digest=digest(item.rest()))
+    shown = (picture_behind(item.text, item.fields, "result"),)
+    yield Part(Kind.IMAGE, "", item.whole, images=1, digest=digest(item.rest()), pictures=shown)
 
 
 def _keys(names: str) -> frozenset[str]:
