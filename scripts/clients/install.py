@@ -109,7 +109,7 @@ def by_pip(want: Wanted) -> Iterator[list[str]]:
     yield [python, "-m", "venv", str(want.folder)]
     yield [
         *(str(want.folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"),
-        *("--only-binary", ":all:", f"{want.pip}=={want.version}", *want.also),
+        *("--no-compile", "--only-binary", ":all:", f"{want.pip}=={want.version}", *want.also),
     ]
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,13 +94,7 @@ def main(given: Sequence[str]) -> int:
     """Install, seal, drive, print."""
     asked = arguments(given)
     drivers = [driver for driver in DRIVERS if not asked.clients or driver.client in asked.clients]
-    there: dict[str, install.Installed | str] = {}
-    for name in dict.fromkeys(driver.client for driver in drivers):
-        say(f"Installing {name} ...")
-        try:
-            there[name] = install.install(name)
-        except install.NotInstalled as reason:
-            there[name] = str(reason)
+    there = installed(list(dict.fromkeys(driver.client for driver in drivers)))
     if not sealed.seal():
         say("This system gives us no network of our own: only the environment leads the clients.")
     with place_for_runs(keep=asked.keep) as folder:
@@ -108,6 +103,23 @@ def main(given: Sequence[str]) -> int:
     failed = [row for row in rows if row.seen is not None and not row.seen.works]
     missing = [row for row in rows if row.seen is None]
     return 1 if failed or (missing and asked.clients) else 0
+
+
+def installed(names: Sequence[str]) -> dict[str, install.Installed | str]:
+    """Each client, or why it is not there. They mostly wait for the network, so two at a time."""
+
+    def one(name: str) -> install.Installed | str:
+        began = time.monotonic()
+        try:
+            return install.install(name)
+        except install.NotInstalled as reason:
+            return str(reason)
+        finally:
+            if (took := time.monotonic() - began) > 1:
+                say(f"{name}: installing took {took:.0f} s")
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(names, pool.map(one, names), strict=True))
 
 
 @contextlib.contextmanager
@@ -132,14 +144,14 @@ def drive(
     hosts = sorted({host for driver in drivers for host in driver.hosts})
     leaf = certificates.make(folder / "provider", hosts)
     for number, driver in enumerate(drivers):
-        installed = there[driver.client]
-        if isinstance(installed, str):
-            yield Row(driver, "", reason=installed)
+        client = there[driver.client]
+        if isinstance(client, str):
+            yield Row(driver, "", reason=client)
             continue
         began = time.monotonic()
         own = replace(driver, environment={**KEYS, **driver.environment})
-        seen = stage.play(own, installed, folder / f"{number:02}-{driver.client}", leaf)
-        row = Row(driver, installed.version, seen, seconds=time.monotonic() - began)
+        seen = stage.play(own, client, folder / f"{number:02}-{driver.client}", leaf)
+        row = Row(driver, client.version, seen, seconds=time.monotonic() - began)
         say(f"{driver.name}, {driver.api}: {row.verdict} ({row.seconds:.0f} s)")
         yield row
 

@@ -28,6 +28,7 @@ from loopback.child import Child
 from loopback.codings import Undecodable, decode
 from loopback.http1 import Wire
 from loopback.provider import Behaviour, Provider, Record, serving, with_windows
+from loopback.websocket import Turn
 
 from .install import Installed
 
@@ -119,15 +120,31 @@ class Script(Provider):
 
     def handle(self, wire: Wire) -> tuple[Record, Any]:
         """Judge a request as any, with a reply that fits it."""
-        self.replies.clear()
-        said = self.reply(wire)
-        self.replies.append(said)
+        said = self.prompt(body_of(wire))
         record, answer = super().handle(wire)
-        if record.status == 200 and not self.replies and said not in (FINAL, ASIDE):
-            self.turn += 1
+        self.go_on(said, record.status)
         return record, answer
 
-    def reply(self, wire: Wire) -> Reply:
+    def take(self, wire: Wire, body: Any) -> Turn:
+        """The same for a turn that came over a WebSocket."""
+        said = self.prompt(body)
+        turn = super().take(wire, body)
+        self.go_on(said, turn.status)
+        return turn
+
+    def prompt(self, body: Any) -> Reply:
+        """Lay out what is said next, if anything is."""
+        said = self.reply(body)
+        self.replies.clear()
+        self.replies.append(said)
+        return said
+
+    def go_on(self, said: Reply, status: int) -> None:
+        """The next turn, if a part of the play was spoken."""
+        if status == 200 and not self.replies and said not in (FINAL, ASIDE):
+            self.turn += 1
+
+    def reply(self, body: Any) -> Reply:
         """What is said next. A request without the tool is one that the client makes for itself."""
         call = self.driver.call
         if self.turn >= self.driver.turns:
@@ -135,24 +152,23 @@ class Script(Provider):
         if call is None:
             return Reply(talk(self.turn))
         wanted = call(self.turn)
-        if wanted.name not in offered(wire):
+        if wanted.name not in tool_names(body):
             return ASIDE
         return Reply(f"On to shelf {self.turn}.", (wanted,))
+
+
+def body_of(wire: Wire) -> Any:
+    """The JSON of a request, None if there is none."""
+    try:
+        return json.loads(decode(wire.body, wire.header("content-encoding").lower()))
+    except (ValueError, Undecodable):
+        return None
 
 
 def talk(number: int) -> str:
     """A long answer that is like no other one."""
     lines = (f"Shelf {number}, place {place}: title-{number}-{place}." for place in range(110))
     return "\n".join(lines)
-
-
-def offered(wire: Wire) -> set[str]:
-    """The names of the tools in a request, whatever its API."""
-    try:
-        body = json.loads(decode(wire.body, wire.header("content-encoding").lower()))
-    except (ValueError, Undecodable):
-        return set()
-    return set(tool_names(body))
 
 
 def tool_names(value: Any, *, inside: bool = False) -> list[str]:
@@ -279,9 +295,11 @@ def judge(
     """Hold what happened against what should have."""
     events = [json.loads(line) for line in notes.read_text().splitlines()]
     kinds = {note["event"] for note in events if note["host"] in driver.hosts}
-    # A GET asks for a WebSocket.
+    # What only asked for a WebSocket has no body; what came over one has.
     records = [
-        record for record in provider.requests() if record.api and record.wire.method == "POST"
+        record
+        for record in provider.requests()
+        if record.api and (record.wire.method == "POST" or record.body is not None)
     ]
     counts = stats["requests"]
     seen = Seen(
