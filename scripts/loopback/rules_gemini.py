@@ -601,4 +601,5 @@ SPEAKING = Speaking(
     say=say,
     answer=answer,
     counts=lambda wire: wire.path.endswith(":countTokens"),
+    counted=lambda tokens: {"totalTokens": tokens},
 )
