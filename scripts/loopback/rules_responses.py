@@ -45,7 +45,7 @@ _TOP_TYPES: dict[str, tuple[type, ...]] = {
 }
 _EVERYWHERE = names("id type status internal_chat_message_metadata_passthrough")
 # Per type of item: what it must have, what it may have beside that.
-_ITEMS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+ITEMS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "message": (names("role content"), names("phase")),
     "reasoning": (names("summary"), names("content encrypted_content")),
     "function_call": (names("call_id name arguments"), names("namespace")),
@@ -246,10 +246,10 @@ def item_shapes(body: Json, memory: Memory) -> Iterator[Refusal]:
             yield _wrong_type(where, "an object", item)
             return
         kind = _type_of(item)
-        if kind not in _ITEMS:
-            yield _wrong_value(where, kind, _ITEMS)
+        if kind not in ITEMS:
+            yield _wrong_value(where, kind, ITEMS)
             return
-        required, others = _ITEMS[kind]
+        required, others = ITEMS[kind]
         for key in sorted(required - set(item)):
             yield _missing(f"{where}.{key}")
         for key in item:
@@ -424,7 +424,10 @@ def calls_have_outputs(body: Json, memory: Memory) -> Iterator[Refusal]:
 
 def reasoning_stays_with_what_follows(body: Json, memory: Memory) -> Iterator[Refusal]:
     """Reasoning has what was said with it behind it, and that has its reasoning before it."""
-    items = items_of(body)
+    held = {item.get("id"): item for item in memory.held()}
+    refers = (_type_of(item) == "item_reference" for item in items_of(body))
+    pairs = zip(items_of(body), refers, strict=True)
+    items = [held[item["id"]] if refer else item for item, refer in pairs]
     before: set[str] = set()
     for at, item in enumerate(items):
         own = str(item.get("id") or "")
@@ -500,7 +503,7 @@ def check_length(body: Json, model: Model) -> Refusal | None:
 
 
 def check(
-    body: Any, memory: Memory | None, wire: Wire | None = None, model: Model | None = None
+    body: Any, memory: Memory | None = None, wire: Wire | None = None, model: Model | None = None
 ) -> Refusal | None:
     """Say how the provider refuses this request, or None if it takes it.
 

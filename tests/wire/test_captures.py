@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from loopback import rules_responses
 from mitmcontext.condense.units import unpaired
 from mitmcontext.values import Kind, Standing
 from mitmcontext.wire import api_for
@@ -17,6 +18,7 @@ from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api, system_texts, tool_count
 from mitmcontext.wire.gemini import GENERATE
 from mitmcontext.wire.openai_chat import CHAT
+from mitmcontext.wire.openai_responses import RESPONSES
 
 CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
 MISSING = "needs the captures of real clients"
@@ -113,3 +115,38 @@ def test_gemini_clis_turns_extend_each_other() -> None:
     chains = [[GENERATE.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
     assert len(chains) > 2
     assert all(after[: len(before)] == before for before, after in pairwise(chains))
+
+
+@pytest.mark.parametrize("row", captured(RESPONSES))
+def test_responses_are_read_whole(row: dict[str, Any]) -> None:
+    body, headers = row["body"], dict(row["headers"])
+    found = RESPONSES.read(dumped(body))
+    items = [RESPONSES.parse(found.raw(at)) for at in range(len(found.spans))]
+    given = [body["input"]] if isinstance(body["input"], str) else body["input"]
+    assert len(items) == len(given)
+    assert not found.hidden
+    compacts = isinstance(given[-1], dict) and given[-1].get("type") == "compaction_trigger"
+    standing, _ = RESPONSES.standing(row["path"], headers, found)
+    assert standing is (Standing.NO_TURN if compacts else Standing.TURN)
+    whole = {"additional_tools", "compaction", "compaction_trigger"}
+    for item, read in zip(given, items, strict=True):
+        kept = isinstance(item, dict) and item.get("type") in whole
+        assert read.editable is not kept
+        assert [part.kind for part in read.parts].count(Kind.OPAQUE) == kept
+    assert any(part.kind is Kind.TYPED for item in items for part in item.parts)
+    assert not unpaired(items)
+    assert rules_responses.check(body) is None
+
+
+@pytest.mark.parametrize("name", ["chatgpt-auth-http", "compaction-http", "context-400"])
+def test_codex_turns_extend_each_other_until_it_compacts(name: str) -> None:
+    path = next(iter(CAPTURES.glob(f"codex-*__{name}.jsonl.gz")), None)
+    if path is None:
+        pytest.skip(MISSING)
+    rows = [row for row in rows_of(path) if row["method"] == "POST"]
+    requests = [RESPONSES.read(dumped(row["body"])) for row in rows]
+    chains = [[RESPONSES.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
+    assert len(chains) > 1
+    for (row, before), (_, after) in pairwise(zip(rows, chains, strict=True)):
+        compacted = row["body"]["input"][-1]["type"] == "compaction_trigger"
+        assert (after[: len(before)] == before) is not compacted
