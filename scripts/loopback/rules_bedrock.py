@@ -194,8 +194,8 @@ def message_shapes(view: View) -> Iterator[str]:
         role, content = message.get("role"), message.get("content")
         if role not in ("user", "assistant"):
             yield (
-                f"Value '{role}' at 'messages.{index + 1}.member.role' failed to satisfy constraint:"
-                " Member must satisfy enum value set: [user, assistant]"
+                f"Value '{role}' at 'messages.{index + 1}.member.role' failed to satisfy"
+                " constraint: Member must satisfy enum value set: [user, assistant]"
             )
             return
         if not isinstance(content, list) or not content:
@@ -458,10 +458,11 @@ def check_invoke(
             return Refusal(f"{key}: {rules_anthropic.EXTRA}")
     rest = {key: value for key, value in body.items() if not key.startswith("anthropic_")}
     betas = body.get("anthropic_beta")
+    betas = betas if isinstance(betas, list) else []
     return rules_anthropic.check(
         {**rest, "model": "claude"},
         memory,
-        betas=frozenset(betas if isinstance(betas, list) else ()),
+        betas=frozenset(b for b in betas if isinstance(b, str)),
         model=model,
     )
 
