@@ -108,8 +108,9 @@ def test_two_proxies_forward_what_one_would(
             with handing_over(client):
                 moving.send(connections[turn % 2], body)
 
-    assert differing(straight, moving) == []
     single, found = stats(alone), [stats(proxy) for proxy in pair]
+    faults = [one["stores"]["frozen edits, kept"]["faults"] for one in found]
+    assert differing(straight, moving) == [], f"the stores' faults: {faults}"
     steps = sum(one["steps"] for one in found)
     assert steps == single["steps"] >= 3
     assert min(one["requests"]["reapplied"] for one in found) >= len(sent) // 4
