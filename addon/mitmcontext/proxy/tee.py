@@ -131,19 +131,6 @@ class _Messages:
         return []
 
 
-class _Elements:
-    """The elements of a JSON array."""
-
-    def __init__(self) -> None:
-        self._reader = JsonArrayReader(_EVENT_LIMIT)
-
-    def feed(self, data: bytes) -> Iterable[bytes]:
-        return self._reader.feed(data)
-
-    def close(self) -> Iterable[bytes]:
-        return []
-
-
 def _framing(media: str) -> Framing | None:
     """The framing of a media type; None where only the first byte can tell."""
     if media == EVENT_STREAM:
@@ -206,7 +193,7 @@ class Tee:
         if self._framing is None and not self._whole:
             decoded = decoded.lstrip(b" \t\r\n")
             if decoded.startswith(b"["):
-                self._framing = _Elements()
+                self._framing = JsonArrayReader(_EVENT_LIMIT)
         if self._framing is not None:
             self._note(self._framing.feed(decoded))
             return

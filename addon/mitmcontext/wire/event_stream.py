@@ -72,10 +72,6 @@ class EventStreamReader:
             del self._held[:total]
         return found
 
-    def close(self) -> None:
-        """Forget what was begun: a message that broke off says nothing."""
-        self._held.clear()
-
     def _prelude(self) -> tuple[int, int]:
         total, headers, crc = _PRELUDE.unpack_from(self._held)
         if zlib.crc32(self._held[:8]) != crc or total < _LEAST + headers:

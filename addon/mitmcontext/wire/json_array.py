@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mitmcontext.wire.held import Held
+
 _SPACE: Final = b" \t\r\n"
 # What a string holds, up to its end or to a backslash that its piece ends with.
 _IN_STRING: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -21,13 +23,10 @@ class JsonArrayReader:
     """Reads one array. At most about `limit` bytes of it are held at any time."""
 
     def __init__(self, limit: int = 2**20) -> None:
-        self._limit = limit
         self._depth = 0  # 1 within the array itself, 0 before and behind it
         self._in_string = False
         self._escaped = False  # the last piece ended within an escape
-        self._held: list[bytes] = []
-        self._size = 0
-        self._skipping = False
+        self._held = Held(limit)
         self._found: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -44,18 +43,18 @@ class JsonArrayReader:
             inside = self._depth > 0
             if self._is_boundary(sign.group()):
                 if inside:
-                    self._hold(data[start : at - 1])
+                    self._held.add(data[start : at - 1])
                     self._end_element()
                 start = at
         if self._depth:
-            self._hold(data[start:])
+            self._held.add(data[start:])
         found, self._found = self._found, []
         return found
 
-    def close(self) -> None:
-        """Forget what was begun: an element that broke off says nothing."""
-        self._held.clear()
-        self._size = 0
+    def close(self) -> list[bytes]:
+        """Nothing: an element that broke off says nothing."""
+        self._held.take()
+        return []
 
     def _through_string(self, data: bytes, at: int) -> int:
         """Where the string ends, or the piece."""
@@ -82,18 +81,7 @@ class JsonArrayReader:
             return self._depth == 0
         return sign == b"," and self._depth == 1
 
-    def _hold(self, piece: bytes) -> None:
-        if self._skipping or not piece:
-            return
-        self._held.append(piece)
-        self._size += len(piece)
-        if self._size > self._limit:
-            self._skipping = True
-            self.close()
-
     def _end_element(self) -> None:
-        element = b"".join(self._held).strip(_SPACE)
-        if element and not self._skipping:
+        element = self._held.take().strip(_SPACE)
+        if element:
             self._found.append(element)
-        self.close()
-        self._skipping = False

@@ -6,21 +6,20 @@ skipped whole.
 
 from __future__ import annotations
 
+from mitmcontext.wire.held import Held
+
 
 class NdjsonReader:
     """Reads one stream. At most about `limit` bytes of it are held at any time."""
 
     def __init__(self, limit: int = 2**20) -> None:
-        self._limit = limit
-        self._held: list[bytes] = []
-        self._size = 0
-        self._skipping = False
+        self._held = Held(limit)
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that this piece completes, without the space around them; no empty ones."""
         *ended, rest = data.split(b"\n")
         found = [line for piece in ended if (line := self._end_line(piece))]
-        self._hold(rest)
+        self._held.add(rest)
         return found
 
     def close(self) -> list[bytes]:
@@ -28,19 +27,6 @@ class NdjsonReader:
         last = self._end_line(b"")
         return [last] if last else []
 
-    def _hold(self, piece: bytes) -> None:
-        if self._skipping or not piece:
-            return
-        self._held.append(piece)
-        self._size += len(piece)
-        if self._size > self._limit:
-            self._skipping = True
-            self._held.clear()
-
     def _end_line(self, piece: bytes) -> bytes:
-        self._hold(piece)
-        line = b"".join(self._held).strip()
-        self._held.clear()
-        self._size = 0
-        self._skipping = False
-        return line
+        self._held.add(piece)
+        return self._held.take().strip()
