@@ -37,6 +37,27 @@ from mitmcontext.models.names import longest_match, plain
         pytest.param("@cf/meta/llama-3.3-70b-instruct", "llama-3.3-70b-instruct", id="Cloudflare"),
         pytest.param("moonshotai/Kimi-K2.5:groq", "kimi-k2.5", id="a route behind a colon goes"),
         pytest.param("gpt-4-0613", "gpt-4-0613", id="a short date is part of the name"),
+        pytest.param(
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5", id="a version, too"
+        ),
+        pytest.param(
+            "us-gov.anthropic.claude-3-haiku-20240307-v1:0", "claude-3-haiku", id="the government's"
+        ),
+        pytest.param("mea.amazon.nova-pro-v1:0", "nova-pro", id="a region that we never heard of"),
+        pytest.param(
+            "arn:aws:bedrock:eu-west-1::foundation-model/anthropic.claude-3-sonnet-20240229-v1:0",
+            "claude-3-sonnet",
+            id="a model's resource name",
+        ),
+        pytest.param(
+            "arn:aws:bedrock:us-east-1:1:application-inference-profile/a1b2c3",
+            "a1b2c3",
+            id="a profile of one's own says nothing",
+        ),
+        pytest.param("meta.llama3-8b-instruct-v1:0", "llama3-8b-instruct", id="Llama on Bedrock"),
+        pytest.param("claude-sonnet-4-5@20250929", "claude-sonnet-4-5", id="Vertex, once more"),
+        pytest.param("llama3.1:8b", "llama3.1", id="Ollama's tag goes"),
+        pytest.param("hf.co/bartowski/Qwen2.5-7B-GGUF:Q4_K_M", "qwen2.5-7b-gguf", id="from a hub"),
         pytest.param("", "", id="no name at all"),
     ],
 )

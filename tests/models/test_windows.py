@@ -42,6 +42,30 @@ from mitmcontext.models.windows import SMALLEST, Window, parse_windows, window_o
         ("zai-org/GLM-5.2", 1_000_000, 128_000, 1_000_000),
         ("glm-4.5-air", 128_000, 32_000, 128_000),
         ("command-a-03-2025", 256_000, 8_000, 256_000),
+        ("command-r7b-12-2024", 128_000, 4_096, 128_000),
+        ("command", 4_096, 4_096, 4_096),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 200_000, 64_000, 200_000),
+        (
+            "arn:aws:bedrock:us-east-1:1:inference-profile/global.anthropic.claude-opus-4-6-v1",
+            1_000_000,
+            128_000,
+            1_000_000,
+        ),
+        ("claude-sonnet-4-5@20250929", 200_000, 64_000, 200_000),
+        ("us.amazon.nova-lite-v1:0", 300_000, 10_000, 300_000),
+        ("us.amazon.nova-2-lite-v1:0", 1_000_000, 64_000, 1_000_000),
+        ("ai21.jamba-1-5-mini-v1:0", 256_000, 4_096, 256_000),
+        ("mistral.mistral-7b-instruct-v0:2", 32_000, 4_096, 32_000),
+        ("mistral.mistral-large-2402-v1:0", 32_000, 4_096, 32_000),
+        ("mistral.mistral-large-3-675b-instruct", 262_144, 262_144, 262_144),
+        ("meta.llama3-8b-instruct-v1:0", 8_192, 8_192, 8_192),
+        ("meta.llama3-1-70b-instruct-v1:0", 128_000, 128_000, 128_000),
+        ("llama3", 8_192, 8_192, 8_192),
+        ("llama3.1:8b", 128_000, 128_000, 128_000),
+        ("llama3.3:70b-instruct-q4_K_M", 128_000, 128_000, 128_000),
+        ("llama2:13b", 4_096, 4_096, 4_096),
+        ("gemma3:27b", 131_072, 8_192, 131_072),
+        ("gpt-oss:20b", 131_072, 131_072, 131_072),
     ],
 )
 def test_current_models_are_known(
@@ -53,8 +77,16 @@ def test_current_models_are_known(
     assert window.source.startswith("table ")
 
 
-def test_an_unknown_model_gets_a_careful_default() -> None:
-    window = window_of("somebody-elses-model")
+@pytest.mark.parametrize(
+    "model",
+    [
+        "somebody-elses-model",
+        "arn:aws:bedrock:us-east-1:1:application-inference-profile/a1b2c3",
+        "phi4:14b",
+    ],
+)
+def test_an_unknown_model_gets_a_careful_default(model: str) -> None:
+    window = window_of(model)
     assert (window.input, window.total) == (128_000, 128_000)
     assert not window.known
     assert window.source == "careful default"

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 
 # Bedrock: an optional region, the vendor, a dot. Not every name with a dot has one: `gpt-4.1`.
 REGION_AND_VENDOR = re.compile(
-    r"^(?:(?:us-gov|us|eu|apac|au|jp|ca|global)\.)?"
+    r"^(?:[a-z]{2,6}(?:-gov)?\.)?"
     r"(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|moonshotai"
-    r"|nvidia|openai|qwen|zai)\."
+    r"|nvidia|openai|qwen|writer|zai)\."
 )
 HOST = re.compile(r"^databricks-")
 RELEASE = re.compile(r"(?:[-_]\d{4}-\d{2}-\d{2}|-20\d{6}|-latest|-v1)$")
