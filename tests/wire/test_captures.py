@@ -16,6 +16,8 @@ from mitmcontext.values import Kind, Standing
 from mitmcontext.wire import api_for
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api, system_texts, tool_count
+from mitmcontext.wire.bedrock import CONVERSE
+from mitmcontext.wire.cohere import CHAT as COHERE
 from mitmcontext.wire.gemini import GENERATE
 from mitmcontext.wire.openai_chat import CHAT
 from mitmcontext.wire.openai_responses import RESPONSES
@@ -150,3 +152,29 @@ def test_codex_turns_extend_each_other_until_it_compacts(name: str) -> None:
     for (row, before), (_, after) in pairwise(zip(rows, chains, strict=True)):
         compacted = row["body"]["input"][-1]["type"] == "compaction_trigger"
         assert (after[: len(before)] == before) is not compacted
+
+
+# Requests of further APIs, recorded with the input size that the provider reported.
+RECORDED: dict[str, tuple[Api, str]] = {
+    "cohere.chat": (COHERE, "messages"),
+    "bedrock.converse": (CONVERSE, "messages"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_requests_are_read_whole_and_their_usage_is_the_reported_one(name: str) -> None:
+    path = CAPTURES.parent / "tokens" / "dev.jsonl.gz"
+    if not path.is_file():
+        pytest.skip("needs the recorded requests")
+    api, key = RECORDED[name]
+    rows = [row for row in rows_of(path) if row["api"] == name and key in row["request"]]
+    assert len(rows) > 50
+    for row in rows:
+        found = api.read(dumped(row["request"]))
+        messages = [api.parse(found.raw(at)) for at in range(len(found.spans))]
+        assert [m.role for m in messages] == [m["role"] for m in row["request"][key]]
+        assert all(message.editable and message.parts for message in messages)
+        assert Kind.OPAQUE not in {part.kind for message in messages for part in message.parts}
+        usage = api.usage_of({"usage": row["usage"]})
+        assert usage is not None
+        assert usage.input_tokens == row["reported_input_tokens"]
