@@ -10,7 +10,7 @@ import pytest
 
 from mitmcontext.known import Known
 from mitmcontext.stores.memory import MemoryStore, lru
-from mitmcontext.tokens.estimate import fixed_tokens, message_tokens
+from mitmcontext.tokens.estimate import Outside, fixed_tokens, message_tokens, text_tokens
 from mitmcontext.tokens.families import Family, family_of
 from mitmcontext.values import Unreadable
 from mitmcontext.wire.anthropic import MESSAGES
@@ -102,7 +102,8 @@ def test_what_lies_outside_the_messages_is_counted_once(known: Known, counter: C
     tools = [{"name": "read", "input_schema": {"type": "object"}}]
     of = request("x", system="Be brief.", tools=tools)
     listed = of.body[slice(*of.tools)].decode()
-    expected = fixed_tokens("Be brief.", 1, listed, 1, FAMILY, len)
+    expected = fixed_tokens(Outside(system=True, tools=listed), FAMILY, len)
+    expected += text_tokens("Be brief.", FAMILY, len)
     assert known.fixed(FAMILY, of) == pytest.approx(expected, abs=1)
     asked = list(counter.asked)
     assert known.fixed(FAMILY, of) == pytest.approx(expected, abs=1)

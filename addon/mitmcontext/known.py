@@ -7,14 +7,19 @@ bytes, so that parsing and counting happen once, however often it is sent.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import Final, NamedTuple
 
-from mitmcontext.tokens.estimate import Count, fixed_tokens, message_tokens
+from mitmcontext.tokens.estimate import (
+    Count,
+    Outside,
+    fixed_tokens,
+    message_tokens,
+    text_tokens,
+)
 from mitmcontext.tokens.families import Family
-from mitmcontext.values import Message, Request
+from mitmcontext.values import Message, Request, Span
 from mitmcontext.wire.api import Api, message_of, system_texts, tool_count
 
 _DIGEST: Final = 32
@@ -91,21 +96,19 @@ class Known:
             Unreadable: system prompt or tools are not what they must be.
         """
         pieces = system_texts(request)
+        tool_count(request)
 
         def outside() -> int:
-            listed = _tools(request).decode("utf-8", "replace")
-            offered = tool_count(request)
-            count = self._counter(family.encoding)
-            return fixed_tokens("", int(request.system is not None), listed, offered, family, count)
+            return fixed_tokens(outside_of(request), family, self._counter(family.encoding))
 
-        tokens = self._kept(family, _named_tools(request), outside)
+        tokens = self._kept(family, _named_outside(request), outside)
         for raw, text in pieces:
             tokens += self._kept(family, b"system\0" + raw, partial(self._text, family, text))
         return tokens
 
     def lacks(self, family: Family, request: Request, facts: list[Fact]) -> int:
         """How many bytes of a request were never counted."""
-        outside = [(_named_tools(request), _tools(request))]
+        outside = [(_named_outside(request), _tools(request))]
         outside += [(b"system\0" + raw, raw) for raw, _ in system_texts(request)]
         new = sum(len(raw) for key, raw in outside if _outside_key(family, key) not in self._store)
         return new + sum(
@@ -146,7 +149,7 @@ class Known:
         self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
 
     def _text(self, family: Family, text: str) -> int:
-        return math.ceil(family.text * self._counter(family.encoding)(text))
+        return text_tokens(text, family, self._counter(family.encoding))
 
     def _kept(self, family: Family, raw: bytes, count: Callable[[], int]) -> int:
         key = _outside_key(family, raw)
@@ -159,17 +162,32 @@ class Known:
 
 def tag(api: Api, family: Family) -> bytes:
     """What a message's digest and tokens depend on beside its bytes."""
-    return f"{api.name}/{family.name}/{family.per_image}".encode()
+    return f"{api.name}/{family.name}/{family.mark}".encode()
 
 
 def _outside_key(family: Family, raw: bytes) -> bytes:
-    return hashlib.sha256(raw).digest() + family.name.encode()
+    return hashlib.sha256(raw).digest() + f"{family.name}/{family.mark}".encode()
+
+
+def outside_of(request: Request) -> Outside:
+    """What stands in a request beside its messages, to be counted."""
+    tools, choice, schema = (
+        _at(request, span).decode("utf-8", "replace")
+        for span in (request.tools, request.choice, request.schema)
+    )
+    return Outside(request.system is not None, tools, choice, schema, request.thinks)
+
+
+def _at(request: Request, span: Span | None) -> bytes:
+    return request.body[slice(*span)] if span else b""
 
 
 def _tools(request: Request) -> bytes:
-    return request.body[slice(*request.tools)] if request.tools else b""
+    return _at(request, request.tools)
 
 
-def _named_tools(request: Request) -> bytes:
-    """The tools, and whether a system prompt stands beside them, which costs a little, too."""
-    return (b"tools 1\0" if request.system else b"tools 0\0") + _tools(request)
+def _named_outside(request: Request) -> bytes:
+    """All that `outside_of` says."""
+    pieces = [_at(request, span) for span in (request.tools, request.choice, request.schema)]
+    flags = f"{request.system is not None} {request.thinks}".encode()
+    return b"\0".join((b"outside", flags, *pieces))

@@ -145,7 +145,8 @@ class Request:
     `window` is the context window in tokens that the request itself asks for. `hidden` says that
     the provider adds history which the body does not hold. `sender` is what stands there of who
     sends it; it holds for the body as it came. `choice` says which tools the model may or must
-    call, `schema` what its answer has to look like; both count, whatever stands there.
+    call, `schema` what its answer has to look like; both count, whatever stands there. `thinks`
+    says that the model is asked to think, which some are told in a prompt of the provider's.
     """
 
     body: bytes
@@ -163,6 +164,7 @@ class Request:
     sender: Span | None = None
     choice: Span | None = None
     schema: Span | None = None
+    thinks: bool = False
 
     def raw(self, index: int) -> bytes:
         """The bytes of one message."""

@@ -7,8 +7,11 @@ from importlib.resources import files
 
 import pytest
 
-from mitmcontext.tokens.families import family_of
+from mitmcontext.tokens.estimate import message_counts
+from mitmcontext.tokens.families import CHAT, RESPONSES, family_of
+from mitmcontext.tokens.images import Price
 from mitmcontext.tokens.vocabulary import SHA256
+from mitmcontext.values import Message, Picture
 
 
 @pytest.mark.parametrize(
@@ -40,8 +43,8 @@ from mitmcontext.tokens.vocabulary import SHA256
         ("gpt-5.3-codex", "gpt-5"),
         ("o4-mini", "o-series"),
         ("openai.gpt-oss-20b-1:0", "gpt-oss"),
-        ("gemini-2.5-flash", "gemini"),
-        ("google/gemini-3-pro-preview", "gemini-3"),
+        ("gemini-2.5-flash", "gemini-2.5 chat"),
+        ("google/gemini-3-pro-preview", "gemini-3 chat"),
         ("mistral-large-latest", "mistral"),
         ("deepseek-ai/DeepSeek-V4-Pro", "deepseek"),
         ("Qwen/Qwen3-4B", "qwen"),
@@ -64,29 +67,71 @@ def test_only_old_models_have_the_old_vocabulary(model: str, encoding: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens"),
+    ("model", "api", "name"),
     [
-        pytest.param("claude-sonnet-4-5", 1_600, id="Claude before 4.7 scales images down"),
-        pytest.param("claude-opus-5-5", 2_700, id="later ones less so"),
-        pytest.param("gpt-4o", 85 + 170 * 6, id="tiles"),
-        pytest.param("gpt-4o-mini", 2_833 + 5_667 * 6, id="dear tiles"),
-        pytest.param("gpt-4.1-mini", 2_490, id="patches"),
-        pytest.param("somebody-elses-model", 1_105, id="an unknown model"),
+        ("gpt-4o", CHAT, "gpt-4o"),
+        ("gpt-4o", RESPONSES, "gpt-4o responses"),
+        ("openai/gpt-4o", CHAT, "gpt-4o responses"),
+        ("gpt-4o", "Azure's own", "gpt-4o"),
+        ("gemini-2.5-pro", CHAT, "gemini-2.5 chat"),
+        ("gemini-2.5-pro", "Google Gemini", "gemini-2.5"),
+        ("gemini-3-pro", "Google Gemini", "gemini-3"),
+        ("gemini-of-tomorrow", "Google Gemini", "gemini-1"),
+        ("claude-opus-5", CHAT, "claude-opus-5"),
+        ("somebody-elses-model", RESPONSES, "other"),
     ],
 )
-def test_an_image_costs_what_a_screenshot_costs(model: str, tokens: int) -> None:
-    assert family_of(model).per_image == tokens
+def test_an_api_may_count_in_a_way_of_its_own(model: str, api: str, name: str) -> None:
+    assert family_of(model, api).name == name
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [
+        pytest.param("claude-sonnet-4-5", 1_593, id="Claude before 4.7 scales images down"),
+        pytest.param("claude-opus-5-5", 2_694, id="later ones do not"),
+        pytest.param("gpt-4o", 85 + 170 * 6, id="tiles"),
+        pytest.param("gpt-4o-mini", 2_833 + 5_667 * 6, id="dear tiles"),
+        pytest.param("gpt-4.1-mini", 2_443, id="patches"),
+        pytest.param("gpt-oss-120b", 0, id="a model that sees none"),
+        pytest.param("somebody-elses-model", 85 + 170 * 6, id="an unknown model"),
+    ],
+)
+def test_a_screenshot_costs_what_the_provider_says(model: str, tokens: int) -> None:
+    assert family_of(model).image.tokens(Picture(1_920, 1_080)) == tokens
+
+
+def test_what_counts_alike_has_one_mark() -> None:
+    assert family_of("gpt-4o").mark == family_of("gpt-4o-2024-08-06").mark
+    assert family_of("gpt-4o").mark != family_of("gpt-4o-mini").mark, "images cost another price"
+
+
+COUNTED = {*message_counts(Message("user", (), b""), len), "text", "thinking", "name", "call"} | {
+    *("request", "system", "thinks", "tools", "tool", "tool_text", "any", "none", "named"),
+    *("strict", "schema", "schema_text"),
+}
 
 
 def test_the_table_holds_together() -> None:
     text = files("mitmcontext.tokens").joinpath("families.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text)
+    patterns = [
+        (pattern, api)
+        for row in data["family"]
+        for pattern in row["models"]
+        for api in row.get("apis", [""])
+    ]
+    assert len(patterns) == len(set(patterns)), "a pattern stands twice"
+    names = [row["name"] for row in data["family"]]
+    assert len(names) == len(set(names)), "a name stands twice"
     for table in ("family", "image"):
-        patterns = [pattern for row in data[table] for pattern in row["models"]]
-        assert len(patterns) == len(set(patterns)), "a pattern stands twice"
-        assert "*" in patterns
+        assert any("*" in row["models"] for row in data[table])
     for row in data["family"]:
         assert row["encoding"] in SHA256
-        assert 0.9 <= row["text"] <= 1.5
+        assert row["form"] in ("typescript", "json")
+        assert set(row["weights"]) <= COUNTED
+        assert 0.9 <= row["weights"]["text"] <= 1.5
+    for row in data["image"]:
+        assert Price(row["formula"], row["a"], row.get("b", 0)).tokens(Picture(100, 100)) >= 0
     assert "Date:" in text
     assert "Source:" in text

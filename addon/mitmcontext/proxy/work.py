@@ -344,7 +344,7 @@ class Worker:
         if job.login and (principal := job.api.principal(request)):
             job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
         seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
-        family = family_of(request.model)
+        family = family_of(request.model, job.api.name)
         sent = pipeline.read(job.api, family, request, seed, self.known, recollection.stretch)
         return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
 

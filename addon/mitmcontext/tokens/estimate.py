@@ -1,70 +1,145 @@
 """The estimate of a request's input tokens: what is fixed, and each message for itself.
 
-The total of a request is `fixed_tokens` plus the sum of its `message_tokens`. A message's figure
-depends on nothing but the message and the family, so it can be kept and reused. Each figure is
-rounded up: the error of that is less than a token per message, and never in the dangerous
-direction.
+An estimate is a weighted sum. `message_counts` and `outside_counts` say what there is to be
+counted (tokens of text, messages, calls, tools ...), a family's weights what each of it costs; what
+fits the weights to recorded requests uses the same counts. Images have a price of their own.
+
+A message's figure depends on nothing but the message and the family, so it can be kept and reused.
+Each figure is rounded up: the error of that is less than a token per message, and never in the
+dangerous direction.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
+from mitmcontext.tokens import tools, typescript
 from mitmcontext.tokens.families import Family
-from mitmcontext.values import Kind, Message, Part
+from mitmcontext.values import Kind, Message, Picture
 
 Count = Callable[[str], int]
 """The tokens of a text, in the family's encoding."""
 
+TYPESCRIPT: Final = "typescript"
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What stands in a request beside its messages. Of the JSON, spacing does not matter.
+
+    Attributes:
+        system: whether a system prompt stands beside the messages (its texts count apart).
+        tools: the JSON list of tools; "" where there are none.
+        choice: the JSON of the tool choice; "" where nothing is said.
+        schema: the JSON of what the answer has to look like; "" where nothing is said.
+        thinks: whether the model is asked to think.
+    """
+
+    system: bool = False
+    tools: str = ""
+    choice: str = ""
+    schema: str = ""
+    thinks: bool = False
+
 
 def message_tokens(message: Message, family: Family, count: Count) -> int:
-    """Input tokens of one message: per_message + text·n(parts) + per_call·calls + images."""
-    tokens = family.per_message + family.per_call * _calls_and_results(message.parts)
+    """Input tokens of one message."""
+    images = sum(family.image.tokens(picture) for picture in pictures_of(message))
+    return _up(family.weigh(message_counts(message, count)) + images)
+
+
+def text_tokens(text: str, family: Family, count: Count) -> int:
+    """Input tokens of a text that belongs to no message: a piece of the system prompt."""
+    return _up(family.weigh({"text": count(text)}))
+
+
+def fixed_tokens(outside: Outside, family: Family, count: Count) -> int:
+    """Input tokens of all that is no message, but for the system prompt's texts."""
+    return _up(family.weigh(outside_counts(outside, family.form, count)))
+
+
+def message_counts(message: Message, count: Count) -> dict[str, float]:
+    """What there is to be counted in a message.
+
+    `text`: tokens of all text, calls with their names and arguments among it. `thinking`: those of
+    thinking. `name`: those of the called functions' names, which some models see once more with the
+    result. `call`, `result`: how many of them. `further`: calls beside the first; `parallel`: 1
+    where there are any. `message`: 1, and 0 for an item of thinking alone, which is none in the
+    model's eyes.
+    """
+    found: Counter[str] = Counter()
     for part in message.parts:
-        tokens += family.text * count(part.text) if part.text else 0.0
-        tokens += family.per_image * _images(part)
-    return _up(tokens)
+        if part.kind is Kind.CALL:
+            given = part.text[len(part.name) :].strip()
+            name = count(part.name)
+            found["name"] += name
+            found["text"] += name + count(_said_once(given))
+            found["call"] += 1
+        elif part.text:
+            found["thinking" if part.kind is Kind.THINKING else "text"] += count(part.text)
+    # A result may have several parts. One without an id is a user's text in the API's eyes.
+    found["result"] = len({p.call_id for p in message.parts if p.kind is Kind.RESULT and p.call_id})
+    found["further"] = max(0, found["call"] - 1)
+    found["parallel"] = int(found["call"] > 1)
+    thoughts = message.item and all(part.kind is Kind.THINKING for part in message.parts)
+    found["message"] = int(not thoughts)
+    return dict(found)
 
 
-def _calls_and_results(parts: Sequence[Part]) -> int:
-    """How many calls and results there are; a result may have several parts.
+def _said_once(given: str) -> str:
+    """A call's arguments without the spaces and escapes that no model sees."""
+    value = tools.read(given) if given[:1] in ("{", "[") else None
+    return tools.compact(value) or given if value is not None else given
 
-    A result without an id is a user's text in the API's eyes, and wrapped as such.
+
+def outside_counts(outside: Outside, form: str, count: Count) -> dict[str, float]:
+    """What there is to be counted beside the messages.
+
+    `request`, `system`, `thinks`: 1 each. `tools`: 1 where there are any, `tool`: how many,
+    `tool_text`: the tokens of all as the model sees them, by `form`. With tools, 1 for what the
+    choice says: `any`, `none`, and `named` if it names one; `strict`: 1 where one is to be called
+    strictly. `schema`: 1 where the answer has one, `schema_text`: the tokens of that.
     """
-    results = {part.call_id for part in parts if part.kind is Kind.RESULT and part.call_id}
-    return sum(part.kind is Kind.CALL for part in parts) + len(results)
+    found: dict[str, float] = {"request": 1, "system": int(outside.system)}
+    found["thinks"] = int(outside.thinks)
+    offered = tools.listed(outside.tools) if outside.tools else []
+    if offered:
+        choice = tools.chosen(outside.choice) if outside.choice else tools.Choice()
+        found |= {
+            "tools": 1,
+            "tool": len(offered),
+            "tool_text": _tool_text(offered, form, count),
+            choice.mode: 1,
+            "named": int(bool(choice.name)),
+            "strict": int(any(tool.strict for tool in offered)),
+        }
+    wanted = tools.wanted(outside.schema) if outside.schema else None
+    if wanted is not None:
+        seen = (
+            typescript.response_format(wanted)
+            if form == TYPESCRIPT
+            else tools.compact(wanted.schema)
+        )
+        found |= {"schema": 1, "schema_text": count(seen)}
+    return found
 
 
-def _images(part: Part) -> int:
-    return max(part.images, 1 if part.kind is Kind.IMAGE else 0)
+def _tool_text(offered: list[tools.Tool], form: str, count: Count) -> int:
+    if form == TYPESCRIPT:
+        return count(typescript.namespace(offered))
+    return sum(count(tools.described(tool)) for tool in offered)
 
 
-def fixed_tokens(
-    system_text: str, n_system: int, tools_json: str, n_tools: int, family: Family, count: Count
-) -> int:
-    """Input tokens of all that is no message: the request itself, the system prompt, the tools.
-
-    per_request + per_system·n_system + text·n(system) + tools·n(JSON) + per_tool·n_tools +
-    tools_fixed. `n_system` is 1 where the API has a system prompt beside its messages, else 0.
-    `tools_json` is the array of tools as sent; its spacing does not matter.
-    """
-    tokens = family.per_request + family.per_system * n_system
-    if system_text:
-        tokens += family.text * count(system_text)
-    if n_tools:
-        tokens += family.tools * count(_compact(tools_json))
-        tokens += family.per_tool * n_tools + family.tools_fixed
-    return _up(tokens)
-
-
-def _compact(text: str) -> str:
-    """JSON without white space and escapes, which providers do not see; as it is if unreadable."""
-    try:
-        return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
-    except (ValueError, RecursionError):
-        return text
+def pictures_of(message: Message) -> Iterator[Picture]:
+    """The images of a message; those that nobody looked at have no size."""
+    for part in message.parts:
+        shown = max(part.images, 1 if part.kind is Kind.IMAGE else 0)
+        yield from part.pictures[:shown]
+        yield from (Picture() for _ in range(shown - len(part.pictures)))
 
 
 def _up(tokens: float) -> int:

@@ -1,69 +1,108 @@
 """What each family of models adds to the tokens of the bare text: `families.toml` and its look-up.
 
-The estimate is linear. All providers wrap messages, calls and tools in text of their own, of
-constant size, and some have another vocabulary than the one we count with.
+All providers wrap messages, calls and tools in text of their own, of constant size, and some have
+another vocabulary than the one we count with. One model may see them differently by API.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from mitmcontext.models.names import longest_match, plain
+from mitmcontext.tokens.images import Price
+
+ANY: Final = "*"  # the pattern of unknown models
+CHAT: Final = "OpenAI Chat Completions"
+RESPONSES: Final = "OpenAI Responses"
+# Who names OpenAI's models so (OpenRouter and others) asks for them through Responses.
+_THROUGH_RESPONSES: Final = "openai/"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The coefficients of one family. Everything is in the provider's tokens.
+    """How one family of models counts, in one API.
 
-    `encoding` names the vocabulary that text is counted with; `text` and `tools` turn its tokens
-    into the provider's, `tools` those of the tools' JSON as sent. `per_call` comes on top for
-    each tool call and each result, `tools_fixed` once where there are tools. `per_image` is flat.
+    Attributes:
+        name: its own, in the table.
+        encoding: the vocabulary that text is counted with.
+        form: how its models see tools: "typescript" or "json".
+        weights: what is counted (`estimate.message_counts`, `outside_counts`) to the provider's
+            tokens for each of it.
+        image: the price of an image.
+        mark: equal for equal figures, so that what was counted by others is not taken over.
     """
 
     name: str
     encoding: str
-    per_request: float
-    per_message: float
-    text: float
-    per_call: float
-    per_system: float
-    tools: float
-    per_tool: float
-    tools_fixed: float
-    per_image: float
+    form: str
+    weights: Mapping[str, float]
+    image: Price
+    mark: str = ""
+
+    def weigh(self, counts: Mapping[str, float]) -> float:
+        """The provider's tokens of what was counted; what has no weight costs nothing."""
+        weights = self.weights
+        return sum(number * weights.get(name, 0.0) for name, number in counts.items())
 
 
 @lru_cache(maxsize=1_000)
-def family_of(model: str) -> Family:
-    """The family of a model, as the request names it; unknown models have one of their own."""
+def family_of(model: str, api: str = "") -> Family:
+    """The family of a model, as the request names it; unknown models have one of their own.
+
+    Args:
+        model: its name, with or without vendor, region and date.
+        api: the name of the API (`Api.name`), for those that count a model in a way of their own.
+    """
     families, images = _tables()
-    name = plain(model)
+    if api == CHAT and model.startswith(_THROUGH_RESPONSES):
+        api = RESPONSES
+    row = row_of(families, model, api)
+    price = images[longest_match(images, plain(model)) or ANY]
+    said = repr((sorted(row["weights"].items()), price)).encode()
     return Family(
-        **families[longest_match(families, name) or ANY],
-        per_image=images[longest_match(images, name) or ANY],
+        row["name"],
+        row["encoding"],
+        row["form"],
+        row["weights"],
+        price,
+        hashlib.sha256(said).hexdigest()[:8],
     )
 
 
-ANY = "*"  # the pattern of unknown models
+Row = Mapping[str, Any]
 
-Table = tuple[dict[str, dict[str, Any]], dict[str, float]]
+
+def row_of(families: Iterable[Row], model: str, api: str) -> Row:
+    """The row whose longest pattern fits; of equal ones, that which names the API."""
+    name, best, reach = plain(model), None, (-1, False)
+    for row in families:
+        own = row.get("apis")
+        pattern = longest_match(row["models"], name) if own is None or api in own else None
+        if pattern is not None:
+            length = len(pattern.replace("*", ""))
+            if (length, own is not None) >= reach:
+                best, reach = row, (length, own is not None)
+    if best is None:
+        raise LookupError("the table has no family for unknown models")
+    return best
 
 
 @cache
-def _tables() -> Table:
-    """Pattern to a family's coefficients, and pattern to tokens per image.
+def _tables() -> tuple[tuple[Row, ...], Mapping[str, Price]]:
+    """The families, and pattern to the price of an image.
 
     Images have patterns of their own, since the small models of a family differ in nothing else.
     """
     data = tomllib.loads(files(__package__).joinpath("families.toml").read_text(encoding="utf-8"))
-    families = {
-        pattern: {key: value for key, value in row.items() if key != "models"}
-        for row in data["family"]
+    images = {
+        pattern: Price(row["formula"], row.get("a", 0.0), row.get("b", 0.0))
+        for row in data["image"]
         for pattern in row["models"]
     }
-    images = {pattern: row["per_image"] for row in data["image"] for pattern in row["models"]}
-    return families, images
+    return tuple(data["family"]), images

@@ -72,6 +72,13 @@ def _tools(found: list[Json]) -> Iterator[Tool]:
                 )
 
 
+def described(tool: Tool) -> str:
+    """A tool as JSON, as models that are not shown anything else see it."""
+    return compact(
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    )
+
+
 def chosen(text: str) -> Choice:
     """The choice in a `tool_choice` or what else an API calls it."""
     found = read(text)

@@ -131,8 +131,13 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         window=_LONG if b"context-1m" in betas else None,
         sender=fields.get("metadata"),
         choice=fields.get("tool_choice"),
+        thinks=_asks_for_thinking(text, nested(text, fields, "thinking", "type")),
         schema=nested(text, fields, "output_config", "format") or fields.get("output_format"),
     )
+
+
+def _asks_for_thinking(text: bytes, span: Span | None) -> bool:
+    return span is not None and text[slice(*span)] in (b'"enabled"', b'"adaptive"')
 
 
 def parse(raw: bytes) -> Message:

@@ -108,6 +108,7 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         stream=is_true(text, fields.get("stream")),
         choice=fields.get("tool_choice") or fields.get("function_call"),
         schema=fields.get("response_format"),
+        thinks="reasoning" in fields,
     )
 
 
