@@ -28,6 +28,7 @@ from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.recollect import Recollection, Recollections
 from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.stores.memory_store import Memory, cells
+from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import family_of
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api
@@ -444,6 +445,11 @@ class Sent:
     reason: str
 
 
+def by(factor: float) -> Callable[[int, int], Scale]:
+    """A provider that has so many tokens for each estimated one."""
+    return lambda _, fixed: Scale(factor, fixed * (factor - 1))
+
+
 class Way:
     """Sends requests through the pipeline as a proxy would."""
 
@@ -472,11 +478,11 @@ class Way:
     def tokens(self, api: Api, body: bytes) -> int:
         """What a body counts as, once what is frozen is laid over it."""
         laid = self.lay(api, body)
-        return pipeline.assess(laid, window(HUGE), self.thresholds, self.known, 1.0).forwarded
+        return pipeline.assess(laid, window(HUGE), self.thresholds, self.known, by(1.0)).forwarded
 
     def plan(self, laid: Laid, room: int) -> tuple[Assessment, Step | str]:
         """Assess and plan; nothing is frozen."""
-        assessment = pipeline.assess(laid, window(room), self.thresholds, self.known, 1.0)
+        assessment = pipeline.assess(laid, window(room), self.thresholds, self.known, by(1.0))
         return assessment, pipeline.plan_step(laid, assessment, self.thresholds, self.known, SEED)
 
     def send(self, api: Api, body: bytes, room: int) -> Sent:

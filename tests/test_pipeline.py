@@ -16,6 +16,7 @@ from tests.conversations import (
     Talk,
     Way,
     anthropic_talks,
+    by,
     laws,
     long_talk,
     markers,
@@ -473,10 +474,10 @@ def test_what_earlier_answers_taught_is_taken_into_account() -> None:
     talk = long_talk()
     laid = way.lay(talk.api, talk.request())
     room = way.tokens(talk.api, talk.request()) * 2
-    plain = pipeline.assess(laid, window(room), way.thresholds, way.known, 1.0)
-    taught = pipeline.assess(laid, window(room), way.thresholds, way.known, 1.85)
+    plain = pipeline.assess(laid, window(room), way.thresholds, way.known, by(1.0))
+    taught = pipeline.assess(laid, window(room), way.thresholds, way.known, by(1.85))
     assert (plain.level, taught.level) == (Level.SAFE, Level.CRITICAL)
-    assert taught.sent == pytest.approx(plain.sent * 1.85, abs=1)
+    assert taught.sent == pytest.approx(plain.sent * 1.85, rel=0.001)
     step = pipeline.plan_step(laid, taught, way.thresholds, way.known, SEED)
     assert not isinstance(step, str)
     assert step.entry.after <= 0.55 * room
@@ -493,7 +494,7 @@ def test_what_size_alone_proves_safe_is_safe(talk: Talk) -> None:
     tight = Window((len(talk.request()) + 2_000) * 10 // 7 + 20, None, None, True, "test")
     assume(pipeline.is_surely_safe(laid, tight, way.thresholds))
     factor = 1 / max(1.0, *(laid.sent.family.weights[of] for of in ("text", "tool_text")))
-    assessment = pipeline.assess(laid, tight, way.thresholds, known, factor)
+    assessment = pipeline.assess(laid, tight, way.thresholds, known, by(factor))
     assert assessment.level is Level.SAFE
 
 

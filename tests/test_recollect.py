@@ -9,6 +9,7 @@ from tests.conversations import (
     Talk,
     Way,
     anthropic_talks,
+    by,
     laws,
     long_talk,
     markers,
@@ -39,7 +40,7 @@ def compare(quick: Laid, plain: Laid, ways: tuple[Way, Way]) -> None:
         for at, span in enumerate(one.request.spans):
             assert one.request.raw(at) == other.request.body[slice(*span)]
     figures = [
-        pipeline.assess(laid, window(HUGE), way.thresholds, way.known, 1.0)
+        pipeline.assess(laid, window(HUGE), way.thresholds, way.known, by(1.0))
         for laid, way in zip((quick, plain), ways, strict=True)
     ]
     assert figures[0] == figures[1]

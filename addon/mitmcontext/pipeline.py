@@ -6,7 +6,7 @@ what is forwarded when one of them fails is the business of `proxy/`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,6 +35,7 @@ from mitmcontext.recollect import (
     stretch_of,
 )
 from mitmcontext.rewrite import rewritten
+from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Broken, Change, Level, Message, Request, Span
 from mitmcontext.wire.api import Api, message_of
@@ -91,7 +92,12 @@ class Laid:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """How full the window is. All figures are estimated tokens of whole requests."""
+    """How full the window is. The figures are the provider's tokens as expected, of whole requests.
+
+    `sent_tokens` are those of the client's messages, `fixed` those of all else. Uncorrected are
+    `estimates`, those of the messages that are to be forwarded, `sent_estimates`, those of the
+    client's, and `estimate_fixed`, that of all else.
+    """
 
     level: Level
     room: int
@@ -99,15 +105,22 @@ class Assessment:
     forwarded: int
     sent_tokens: tuple[int, ...]
     fixed: int
-    factor: float
+    estimates: tuple[int, ...]
+    sent_estimates: tuple[int, ...]
+    estimate_fixed: int
+    scale: Scale
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step that passed every check: what to freeze, and the request that it makes."""
+    """A step that passed every check: what to freeze, and the request that it makes.
+
+    `estimates` are the uncorrected ones of its messages.
+    """
 
     entry: Entry
     forwarded: Reading
+    estimates: tuple[int, ...]
     changes: tuple[Change, ...]
 
 
@@ -199,6 +212,9 @@ def _joined(sent: Reading, stretch: Stretch, overlay: Overlay) -> Reading:
         spans=tuple(laid),
         system=moved(request.system),
         tools=moved(request.tools),
+        sender=moved(request.sender),
+        choice=moved(request.choice),
+        schema=moved(request.schema),
     )
     rest = sent.facts[count:]
     more = chain(overlay.links[-1], [fact.digest for fact in rest])
@@ -217,32 +233,77 @@ def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds) -> bool:
 
 
 def assess(
-    laid: Laid, window: Window, thresholds: Thresholds, known: Known, factor: float
+    laid: Laid,
+    window: Window,
+    thresholds: Thresholds,
+    known: Known,
+    scale_of: Callable[[int, int], Scale],
 ) -> Assessment:
     """Count what was sent and what is to be forwarded, and say how full the window is.
 
-    `factor` is what earlier answers of this provider showed estimates to be off by.
+    `scale_of` takes the uncorrected estimate of what is to be forwarded and the part of it that is
+    no message; it says what earlier answers of this provider showed.
     """
     sent, forwarded = laid.sent, laid.forwarded
     fixed = known.fixed(sent.family, sent.request)
     each = known.count(sent.api, sent.family, sent.request, sent.facts)
-    total = fixed + sum(each)
-    after = total
+    made = each
     if forwarded is not sent:
-        after = fixed + sum(
-            known.count(forwarded.api, forwarded.family, forwarded.request, forwarded.facts)
-        )
+        made = known.count(forwarded.api, forwarded.family, forwarded.request, forwarded.facts)
+    scale = scale_of(fixed + sum(made), fixed)
+    scaled = scale.each(each)
+    base = round(fixed + scale.offset)
+    total = base + sum(scaled)
+    after = total
+    if laid.found is not None:
+        after = base + _scaled(laid.found.entry.edits, scaled, made, scale)
     room = window.room(sent.request.max_output)
-    corrected = round(after * factor)
     return Assessment(
-        level_of(corrected, room, thresholds),
-        room,
-        round(total * factor),
-        corrected,
-        each,
-        fixed,
-        factor,
+        level=level_of(after, room, thresholds),
+        room=room,
+        sent=max(1, total),
+        forwarded=max(1, after),
+        sent_tokens=scaled,
+        fixed=base,
+        estimates=made,
+        sent_estimates=each,
+        estimate_fixed=fixed,
+        scale=scale,
     )
+
+
+def _scaled(
+    edits: Sequence[FrozenEdit], scaled: Sequence[int], estimates: Sequence[int], scale: Scale
+) -> int:
+    """The provider's tokens of a history with edits laid over it.
+
+    What is left of a message is taken to have as many tokens per estimated one as it had whole.
+    """
+    edited = {edit.message: edit for edit in edits}
+    total, made = 0, iter(estimates)
+    for at, own in enumerate(scaled):
+        edit = edited.get(at)
+        if edit is None:
+            next(made)
+            total += own
+        elif edit.part != WHOLE:
+            total += scale.of(next(made), at)
+        elif edit.text is not None:
+            total += scale.of(next(made), None)
+    return total
+
+
+def notes_of(edits: Sequence[FrozenEdit], estimates: Sequence[int], messages: int) -> int:
+    """The uncorrected estimate of the messages that take the place of several.
+
+    Args:
+        edits: that are laid over a history.
+        estimates: of the messages that this makes.
+        messages: how many the client sent.
+    """
+    edited = {edit.message: edit for edit in edits if edit.part == WHOLE}
+    standing = [at for at in range(messages) if at not in edited or edited[at].text is not None]
+    return sum(tokens for at, tokens in zip(standing, estimates, strict=True) if at in edited)
 
 
 def plan_step(
@@ -265,7 +326,9 @@ def plan_step(
             tokens=assessment.sent_tokens,
             fixed=assessment.fixed,
             frozen=laid.found.entry.edits if laid.found else (),
-            weigh=lambda message: known.weigh(laid.sent.family, message),
+            weigh=lambda message, at: assessment.scale.of(
+                known.weigh(laid.sent.family, message), at
+            ),
         ),
         _room(assessment, thresholds),
     )
@@ -273,12 +336,9 @@ def plan_step(
 
 
 def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
-    """The room in uncorrected tokens, which are what a strategy counts in."""
-    whole = assessment.room / assessment.factor
-    forced = may_not_fit(assessment.forwarded, assessment.room)
-    return Room(
-        target=int(whole * thresholds.target), fits=int(whole * SURE_TO_FIT) if forced else None
-    )
+    room = assessment.room
+    forced = may_not_fit(assessment.forwarded, room)
+    return Room(int(room * thresholds.target), int(room * SURE_TO_FIT) if forced else None)
 
 
 def _finish(
@@ -304,23 +364,23 @@ def _finish(
     if fault:
         raise Broken(fault)
     forwarded = read(sent.api, sent.family, made, seed, known)
-    total = assessment.fixed + sum(known.count(sent.api, sent.family, made, forwarded.facts))
-    corrected = round(total * assessment.factor)
-    if not is_worthwhile(assessment.forwarded, corrected, assessment.room):
-        if corrected > assessment.room:
-            return f"what must stay does not fit: {corrected:,} of {assessment.room:,} tokens"
+    estimates = known.count(sent.api, sent.family, made, forwarded.facts)
+    total = assessment.fixed + _scaled(edits, assessment.sent_tokens, estimates, assessment.scale)
+    if not is_worthwhile(assessment.forwarded, total, assessment.room):
+        if total > assessment.room:
+            return f"what must stay does not fit: {total:,} of {assessment.room:,} tokens"
         return "a step would free too little to be worth breaking the provider's cache"
     entry = Entry(
         edits=tuple(edits),
         step=(laid.found.entry.step if laid.found else 0) + 1,
         before=assessment.forwarded,
-        after=corrected,
+        after=total,
         level=assessment.level.value,
         earlier=_earlier(laid),
     )
     tokens = assessment.sent_tokens
     changes = changes_of(messages, tokens, edits, held, known, sent.family)
-    return Step(entry, forwarded, changes)
+    return Step(entry, forwarded, estimates, changes)
 
 
 def _earlier(laid: Laid) -> tuple[bytes, ...]:

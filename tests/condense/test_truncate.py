@@ -21,7 +21,7 @@ from mitmcontext.values import Kind, Message
 Edits = tuple[FrozenEdit, ...]
 
 
-def weigh(message: Message) -> int:
+def weigh(message: Message, at: int | None = None) -> int:
     return 4 + sum(len(part.text) // 4 + 2 for part in message.parts)
 
 

@@ -18,14 +18,15 @@ class Conversation:
         tokens: of each message.
         fixed: tokens of everything else (system prompt, tools, the request itself).
         frozen: the edits that hold already.
-        weigh: the estimated tokens of any message.
+        weigh: the estimated tokens of any message; the second argument is the index of the
+            client's message that it is made of, None if of many.
     """
 
     messages: Sequence[Message]
     tokens: Sequence[int]
     fixed: int
     frozen: tuple[FrozenEdit, ...]
-    weigh: Callable[[Message], int]
+    weigh: Callable[[Message, int | None], int]
 
 
 @dataclass(frozen=True, slots=True)

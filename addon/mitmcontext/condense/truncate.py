@@ -61,9 +61,11 @@ class _Draft:
         self._folded = folded_by(conversation.frozen)
         self._weights = list(conversation.tokens)
         for at, changed in self._stubs.items():
-            self._weights[at] = conversation.weigh(with_texts(self._messages[at], changed))
+            self._weights[at] = conversation.weigh(with_texts(self._messages[at], changed), at)
         self._notes: dict[int, tuple[str, int]] = {}
-        self._opening_weight = conversation.weigh(said(texts.fold_opening(len(self._messages))))
+        self._opening_weight = conversation.weigh(
+            said(texts.fold_opening(len(self._messages))), None
+        )
         for unit in self._folded_units():
             self._write(unit, texts.note)
 
@@ -97,7 +99,7 @@ class _Draft:
     def _shorten(self, at: int, index: int, text: str) -> int:
         """Put a stub in and return the tokens that it frees."""
         changed = {**self._stubs.get(at, {}), index: text}
-        weight = self._conversation.weigh(with_texts(self._messages[at], changed))
+        weight = self._conversation.weigh(with_texts(self._messages[at], changed), at)
         freed = self._weights[at] - weight
         if freed <= 0:
             return 0
@@ -151,7 +153,7 @@ class _Draft:
     def _write(self, unit: Span, note: Note) -> int:
         """Say what the note keeps of a unit, and return what that weighs."""
         text = note([self._messages[at] for at in range(*unit) if at in self._folded])
-        weight = self._conversation.weigh(said(text))
+        weight = self._conversation.weigh(said(text), None)
         self._notes[unit.start] = text, weight
         return weight
 

@@ -66,6 +66,8 @@ class ContextAddon:
         self._key = b""
         self._pending: dict[str, Result] = {}
         self._tees: dict[str, Tee] = {}
+        # Sizes that were reported before the request was counted.
+        self._uncounted: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaner: asyncio.Task[None] | None = None
         self._eviction = Eviction()
@@ -225,16 +227,20 @@ class ContextAddon:
             counted = await self._at_work().count_later(result)
         except (Unreadable, RuntimeError) as error:
             # RuntimeError: the pool was closed by a live reload meanwhile.
+            self._uncounted.pop(flow.id, None)
             self._figures.failed(type(error).__name__)
             return
         spent = result.outcome.milliseconds
         counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))
         self._figures_of(flow).recount(counted.outcome)
+        reported = self._uncounted.pop(flow.id, None)
         newest = self._pending.get(flow.id, result)
         if newest is not result:
             return  # another turn on a WebSocket meanwhile
         if flow.id in self._pending:
             self._pending[flow.id] = counted
+        if reported is not None:
+            self._learned(flow, counted, reported)
         self._mark(flow, counted.outcome)
         ctx.master.addons.trigger(UpdateHook([flow]))
 
@@ -335,7 +341,18 @@ class ContextAddon:
     def _learn(self, flow: http.HTTPFlow, usage: Usage) -> None:
         result = self._pending.get(flow.id)
         if result is not None and usage.input_tokens:
-            self._at_work().learn(result, usage.input_tokens)
+            if result.counted:
+                self._learned(flow, result, usage.input_tokens)
+            else:
+                self._uncounted[flow.id] = usage.input_tokens
+
+    def _learned(self, flow: http.HTTPFlow, result: Result, reported: int) -> None:
+        """The provider said how large a request was that had been estimated."""
+        self._at_work().learn(result, reported)
+        outcome = result.outcome
+        estimated = outcome.sent if outcome.action is Action.OBSERVED else outcome.forwarded
+        if estimated and not result.ready.request.hidden:
+            self._figures_of(flow).compared(estimated, reported)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Send once more what was refused for its shape; clear up after an answer."""

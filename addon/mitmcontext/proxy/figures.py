@@ -9,12 +9,19 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mitmcontext.values import Action, Outcome
 
 STEPS_KEPT = 1000
 """How many steps are remembered one by one."""
+
+CLOSE, NEAR = 0.02, 0.05
+"""Relative errors of an estimate that count as close and as near."""
+
+ERRORS_KEPT = 200
+"""The latest of them, for their median."""
 
 _REASONS_KEPT = 200  # Reasons are ours and few; a bound all the same.
 _OTHER = "other"
@@ -38,6 +45,10 @@ def _fresh() -> dict[str, Any]:
         "freed": 0,
         "step_ms": 0.0,
         "prefix_breaks_unexplained": 0,
+        "estimates": 0,
+        "estimates_near": 0,
+        "estimates_close": 0,
+        "estimate_errors": [],
         "cache_hits": 0,
         "cache_misses": 0,
     }
@@ -147,6 +158,17 @@ class Figures:
         if self._total is not None:
             self._total.broke_prefix()
 
+    def compared(self, estimated: int, reported: int) -> None:
+        """The provider reported the size of a request that had been estimated, in tokens."""
+        figures = self._all
+        error = abs(estimated / reported - 1)
+        figures["estimates"] += 1
+        figures["estimates_close"] += error <= CLOSE
+        figures["estimates_near"] += error <= NEAR
+        figures["estimate_errors"] = [*figures["estimate_errors"], round(error, 5)][-ERRORS_KEPT:]
+        if self._total is not None:
+            self._total.compared(estimated, reported)
+
     def counted(self, hits: int, misses: int) -> None:
         """So many messages' counts were known, so many had to be made."""
         self._all["cache_hits"] += hits
@@ -176,6 +198,12 @@ class Figures:
             "steps_resumed": figures["steps_resumed"],
             "steps_freed": list(figures["steps_freed"]),
             "prefix_breaks_unexplained": figures["prefix_breaks_unexplained"],
+            "estimates": {
+                "compared": figures["estimates"],
+                "within_2_percent": _share(figures["estimates_close"], figures["estimates"]),
+                "within_5_percent": _share(figures["estimates_near"], figures["estimates"]),
+                "median_error": median(figures["estimate_errors"] or [0.0]),
+            },
             "cache_hit_ratio": _share(
                 figures["cache_hits"], figures["cache_hits"] + figures["cache_misses"]
             ),

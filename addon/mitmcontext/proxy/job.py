@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mitmcontext import pipeline
 from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies
 from mitmcontext.settings import Settings
+from mitmcontext.tokens.calibration import Anchor, Scale, Shape
 from mitmcontext.values import Action, Outcome, Request, Standing
 from mitmcontext.wire.api import Api
 
@@ -68,6 +70,30 @@ class Ready:
         return self.laid.sent.request
 
 
+class EstimatedAs(NamedTuple):
+    """What the estimate of a request is corrected by: host, model and tenant; shape; anchor."""
+
+    key: str
+    shape: Shape
+    anchor: Anchor | None
+
+
+class Estimated(NamedTuple):
+    """How the estimate of what was forwarded came about: to learn from its answer.
+
+    `tokens` are uncorrected and of the whole; `grown` is what of them came since the anchor, where
+    nothing else changed, and `notes` what takes the place of several messages; `expected` is in
+    the provider's tokens.
+    """
+
+    by: EstimatedAs
+    tokens: int
+    grown: int | None
+    notes: int
+    expected: int
+    scale: Scale
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What to forward (None: as it came) and what to show.
@@ -79,8 +105,7 @@ class Result:
     ready: Ready
     raw: bytes | None
     forwarded: pipeline.Reading
-    uncorrected: int = 0
-    calibration: str = ""
+    estimated: Estimated | None = None
     counted: bool = True
     before: Laid | None = None
 

@@ -64,10 +64,18 @@ _SECTIONS = {
     "requests": "Requests",
     "tokens": "Tokens (estimated)",
     "condensation_stats": "Steps",
+    "estimates": "Estimates, against what the provider reported",
     "left_alone": "Left alone, and why",
     "failures": "What went wrong",
 }
-_SHARES = ("success_rate", "cache_hit_ratio", "error_rate")
+_SHARES = (
+    "within_2_percent",
+    "within_5_percent",
+    "median_error",
+    "success_rate",
+    "cache_hit_ratio",
+    "error_rate",
+)
 
 
 def page(snapshot: Callable[[], Mapping[str, Any]]) -> App:

@@ -30,8 +30,19 @@ from mitmcontext.pipeline import Assessment, Laid, Step
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.carried import Carried, sized
 from mitmcontext.proxy.counts import KeptCounts, uncounted
-from mitmcontext.proxy.job import Claim, Job, Ready, Result, because, encoded, may_step
+from mitmcontext.proxy.job import (
+    Claim,
+    Estimated,
+    EstimatedAs,
+    Job,
+    Ready,
+    Result,
+    because,
+    encoded,
+    may_step,
+)
 from mitmcontext.proxy.prefixes import Break, Prefixes
+from mitmcontext.proxy.reports import Answered, Reports
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
 from mitmcontext.recollect import Recollection, Recollections
@@ -40,7 +51,7 @@ from mitmcontext.stores.base import Figures, hit_ratio
 from mitmcontext.stores.memory import MemoryStore
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens import vocabulary
-from mitmcontext.tokens.calibration import Calibration
+from mitmcontext.tokens.calibration import Report, Shape
 from mitmcontext.tokens.estimate import Count
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing, TooLong
@@ -63,9 +74,6 @@ _READ_SECONDS: Final = 20.0
 _THREADS: Final = 2
 # An entry's time to live is renewed at most so often, since that writes it to the disk.
 _CONFIRM_SECONDS: Final = 3_600.0
-# What was learned of the provider's counts is written at most so often, and kept so long.
-_CALIBRATION_SECONDS: Final = 60.0
-_CALIBRATION_KEPT: Final = 30 * 86_400.0
 _RECOLLECTIONS_SIZE: Final = 32 << 20
 _CHANGES_SIZE: Final = 16 << 20
 
@@ -74,6 +82,8 @@ _REFUSED: Final = 0.95
 # A conversation of a hundred and forty messages; an assessment of two thousand.
 _COUNTS_OF_ONE: Final = 48 << 10
 _ANALYSIS: Final = 16 << 10
+# Two states of the calibration that correct these estimates alike are alike.
+_PROBES: Final = (2_000, 200_000)
 _ASSESSMENT: Final = msgspec.msgpack.Decoder(Assessment)
 
 _T = TypeVar("_T")
@@ -92,10 +102,6 @@ class Worker:
         self._ledger = Ledger(
             Memory(kept["near"]), shelves.far, shared=shelves.shared, kept=ledger_ttl
         )
-        self._far = shelves.far
-        self._shared = shelves.shared
-        self._calibrations_kept: TTLCache[str, bool] = TTLCache(1_000, _CALIBRATION_SECONDS)
-        self._calibrations_read: LRUCache[str, bool] = LRUCache(10_000)
         self._changes: LRUCache[bytes, tuple[Change, ...]] = LRUCache(
             _CHANGES_SIZE, getsizeof=_size_of
         )
@@ -104,8 +110,8 @@ class Worker:
         self._prefixes = Prefixes(kept["prefixes"])
         self._refused = kept["refused"]
         self._windows = kept["windows"]
-        self._calibration = Calibration()
         self._key = shelves.tenants
+        self._reports = Reports(shelves.far, shelves.shared, self._named_report)
         self._confirmed: TTLCache[bytes, bool] = TTLCache(
             10_000, min(_CONFIRM_SECONDS, ledger_ttl / 4)
         )
@@ -228,9 +234,11 @@ class Worker:
         return replace(further, outcome=replace(further.outcome, reason=reason))
 
     def _learn_length(self, result: Result, too_long: TooLong) -> None:
-        key = result.calibration
-        if too_long.sent is not None and result.uncorrected:
-            self._calibration.learn(key, result.uncorrected, too_long.sent)
+        key = self._calibration_key(result.ready)
+        answered = self._answered(result, too_long.sent or 0)
+        if answered is not None and result.estimated is not None:
+            # No anchor casts doubt on what the provider says when it refuses.
+            self._reports.learn(result.estimated.by._replace(anchor=None), answered)
         window = too_long.window
         if window is None:
             # What was refused as too long does not fit, whatever the table says.
@@ -259,14 +267,29 @@ class Worker:
 
     def learn(self, result: Result, reported: int) -> None:
         """Correct later estimates by what the provider reported for this request."""
-        key = result.calibration
-        if not result.uncorrected:
+        answered = self._answered(result, reported)
+        if answered is None or result.estimated is None:
             return
-        self._calibration.learn(key, result.uncorrected, reported)
-        if self._far is not None and (self._shared or key not in self._calibrations_kept):
-            self._calibrations_kept[key] = True
-            ratios = msgspec.msgpack.encode(self._calibration.ratios(key))
-            self._pool.submit(self._far.set, self._named(key), ratios, _CALIBRATION_KEPT)
+        links = result.ready.laid.sent.links
+        write = self._reports.learn(result.estimated.by, answered, links[min(1, len(links) - 1)])
+        if write is not None:
+            self._pool.submit(write)
+
+    def _answered(self, result: Result, reported: int) -> Answered | None:
+        estimated, ready = result.estimated, result.ready
+        if estimated is None or ready.request.hidden or reported <= 0:
+            return None
+        went = ready.laid.sent if ready.observed else result.forwarded
+        links = ready.laid.sent.links
+        report = Report(
+            estimated=estimated.tokens,
+            reported=reported,
+            grown=estimated.grown,
+            messages=len(links),
+            notes=estimated.notes,
+            forwarded=went.links[-1],
+        )
+        return Answered(links[-1], report, estimated.expected, estimated.scale)
 
     def forget(self, link: bytes) -> int:
         """Remove what is frozen at a link, and before it; how many entries there were."""
@@ -293,6 +316,7 @@ class Worker:
         self._ledger.clear()
         self.known.clear()
         self._analyses.clear()
+        self._reports.clear()
         self._recollections.clear()
         self._changes.clear()
         self._refused.clear()
@@ -357,27 +381,14 @@ class Worker:
         return replace(ready, raw=encoded(ready))
 
     def _lay_far(self, ready: Ready) -> Ready:
-        self._read_calibration(self._calibration_key(ready))
+        self._reports.read(self._calibration_key(ready), ready.laid.sent.links)
         return self._lay(ready, self._ledger.find(ready.laid.sent.links))
+
+    def _named_report(self, name: bytes) -> bytes:
+        return keyed(self._key, [b"report", name])
 
     def _named_counts(self, name: bytes) -> bytes:
         return keyed(self._key, [b"counts", name])
-
-    def _read_calibration(self, key: str) -> None:
-        """Take over what was learned before the last start, or by another proxy."""
-        if self._far is None or (key in self._calibrations_read and not self._shared):
-            return
-        with self._changes_lock:
-            self._calibrations_read[key] = True
-        kept = self._far.get_many([self._named(key)]).get(self._named(key))
-        if kept is not None:
-            try:
-                self._calibration.restore(key, msgspec.msgpack.decode(kept, type=list[float]))
-            except msgspec.MsgspecError:
-                _log.warning("mitmcontext: a kept calibration could not be read")
-
-    def _named(self, key: str) -> bytes:
-        return keyed(self._key, [b"calibration", key.encode()])
 
     def _attested(self, request: Request, job: Job, settings: Settings) -> str:
         """Why a request with the client's attestation over its body is only observed, or ""."""
@@ -433,7 +444,8 @@ class Worker:
         planned = Found(home(step.entry, laid.found), step.entry)
         stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned))
         stepped = replace(stepped, raw=encoded(stepped))
-        result = self._shown(stepped, replace(assessment, forwarded=step.entry.after))
+        after = replace(assessment, forwarded=step.entry.after, estimates=step.estimates)
+        result = self._shown(stepped, after)
         outcome = replace(
             result.outcome,
             action=Action.OBSERVED if ready.observed else Action.CONDENSED,
@@ -466,14 +478,39 @@ class Worker:
 
     def _assess(self, ready: Ready) -> Assessment:
         window, thresholds = self._window(ready), ready.settings.thresholds
-        factor = self._calibration.factor(self._calibration_key(ready))
-        name = _named_analysis(ready, (window, thresholds, factor))
+        estimated_as = self._estimated_as(ready)
+        scale_of = partial(self._reports.scale, estimated_as)
+        probes = [scale_of(probe, 0) for probe in _PROBES]
+        name = _named_analysis(ready, (window, thresholds, estimated_as, probes))
         kept = self._analyses.get_many([name]).get(name)
         if kept is not None:
             return _ASSESSMENT.decode(kept)
-        assessment = pipeline.assess(ready.laid, window, thresholds, self.known, factor)
+        assessment = pipeline.assess(ready.laid, window, thresholds, self.known, scale_of)
         self._analyses.set(name, msgspec.msgpack.encode(assessment), self._analysis_ttl)
         return assessment
+
+    def _estimated(self, ready: Ready, assessment: Assessment) -> Estimated:
+        by, laid, fixed = self._estimated_as(ready), ready.laid, assessment.estimate_fixed
+        went, each, expected = laid.forwarded, assessment.estimates, assessment.forwarded
+        if ready.observed:
+            went, each, expected = laid.sent, assessment.sent_estimates, assessment.sent
+        links, notes = went.links, 0
+        if went is not laid.sent and laid.found is not None:
+            notes = pipeline.notes_of(laid.found.entry.edits, each, len(laid.sent.facts))
+        grown = None
+        if by.anchor is not None and by.anchor.forwarded in links:
+            grown = sum(each[links.index(by.anchor.forwarded) + 1 :])
+        tokens = fixed + sum(each)
+        return Estimated(by, tokens, grown, notes, expected, assessment.scale)
+
+    def _estimated_as(self, ready: Ready) -> EstimatedAs:
+        request = ready.request
+        tools = request.body[slice(*request.tools)] if request.tools else b""
+        coarse = "tools" if tools else "no tools"
+        shape = Shape(coarse, f"{coarse} {digest([tools]).hex()[:16]}")
+        return self._reports.estimated_as(
+            self._calibration_key(ready), shape, ready.laid.sent.links
+        )
 
     def _calibration_key(self, ready: Ready) -> str:
         return f"{ready.job.tenant.hex()} {ready.request.model}"
@@ -491,14 +528,12 @@ class Worker:
             sent=assessment.sent,
             forwarded=assessment.forwarded,
         )
-        went = assessment.sent if ready.observed else assessment.forwarded
         return Result(
             outcome=outcome,
             ready=ready,
             raw=ready.raw,
             forwarded=laid.forwarded,
-            uncorrected=round(went / assessment.factor),
-            calibration=self._calibration_key(ready),
+            estimated=self._estimated(ready, assessment),
         )
 
     def _outcome(self, ready: Ready) -> Outcome:

@@ -1,63 +1,297 @@
 """Estimates corrected by what the provider reported for earlier requests.
 
-The first, simple form: per key (a host, a model and a tenant, say) the median of the last few
-ratios. A median, so that no single odd answer moves it; clamped, so that nothing moves it far.
+Within a conversation the last reported size is the anchor: what came since is estimated and added,
+so that the error is that of the newest messages alone. For a new conversation the correction is
+what requests of the same shape (tools, schema) showed at the same host and model, else what other
+requests showed there.
+
+Everything is robust: medians of the last few reports, an anchor that contradicts the one before it
+is believed when the next report agrees, and no correction goes beyond its bounds.
 """
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Final, NamedTuple
 
-RATIOS_KEPT = 5
-SMALLEST_ESTIMATE = 1_000  # below, constants weigh more than the text that the ratio is meant for
+from cachetools import LRUCache
+
+REPORTS_KEPT: Final = 5
+SLOPES_KEPT: Final = 9
 LOWEST, HIGHEST = 0.5, 3.0
-TELLING = 0.1  # no estimate is so far off: below, a server said only what it had not cached
+"""Bounds of the provider's tokens per estimated token."""
+MOST_HIDDEN: Final = 20_000
+"""So many tokens may a provider add that no estimate sees: prompts of its own, tools' wrapping."""
+SMALLEST_ESTIMATE: Final = 1_000  # below, constants weigh more than text: it says nothing of ratios
+_SMALLEST_GROWTH: Final = 300
+# Of so few new tokens rounding says more than the text.
+_SMALLEST_RATIO: Final = 50
+# A report that is this far from what the one before it lets expect is doubted once.
+_ODD: Final = 0.25
+_ODD_TOKENS: Final = 1_000
+_SHAPES: Final = 50
+
+
+class Report(NamedTuple):
+    """One answer: the uncorrected estimate of a body, and its size as the provider counted it.
+
+    Attributes:
+        estimated: of the whole body.
+        reported: by the provider.
+        grown: the part of the estimate that came since the conversation's last report, where
+            nothing else changed; None where that cannot be said.
+        messages: how many the client sent.
+        notes: the part of the estimate that takes the place of several messages.
+        forwarded: the last link of the history as it was forwarded.
+    """
+
+    estimated: int
+    reported: int
+    grown: int | None = None
+    messages: int = 0
+    notes: int = 0
+    forwarded: bytes = b""
+
+
+class Anchor(NamedTuple):
+    """What the next request of a conversation is estimated from.
+
+    Attributes:
+        reported: the provider's tokens of the body that was forwarded.
+        offset: what of them no message explains: what the provider adds of its own.
+        ratios: for each of the client's messages so far the provider's tokens per estimated one,
+            in thousandths, two bytes each.
+        forwarded: the last link of the history as it was forwarded.
+        slope: what notes in the place of several messages were taken to have per estimated token.
+        notes: the uncorrected estimate of those.
+        doubted: whether the provider's figure was odd, so that what was expected stands here.
+    """
+
+    reported: int
+    offset: float
+    ratios: bytes
+    forwarded: bytes
+    slope: float
+    notes: int
+    doubted: bool = False
+
+
+class Scale(NamedTuple):
+    """From estimates to the provider's tokens: each message by its ratio, and an offset for all.
+
+    `ratios` are those of an anchor, for the client's first messages; all else goes by `slope`.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    ratios: bytes = b""
+
+    def each(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """The provider's tokens of the client's messages, by their estimates."""
+        known = struct.unpack(f"<{len(self.ratios) // 2}H", self.ratios)
+        slope = self.slope
+        found = [round(own * ratio / 1_000) for own, ratio in zip(tokens, known, strict=False)]
+        found += [round(own * slope) for own in tokens[len(known) :]]
+        return tuple(found)
+
+    def of(self, tokens: int, at: int | None) -> int:
+        """The provider's tokens of what is left of the client's message `at`, or of a note."""
+        if at is None or 2 * at >= len(self.ratios):
+            return round(tokens * self.slope)
+        return round(tokens * int.from_bytes(self.ratios[2 * at : 2 * at + 2], "little") / 1_000)
+
+
+class Shape(NamedTuple):
+    """What decides about the constants around the text: roughly, and to the byte."""
+
+    coarse: str
+    fine: str
+
+
+Pair = tuple[int, int]
+"""Uncorrected estimate and reported size."""
+
+
+@dataclass(slots=True)
+class _Learned:
+    """What is known of one host, model and tenant; the newest last."""
+
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS_KEPT))
+    slopes: deque[float] = field(default_factory=lambda: deque(maxlen=SLOPES_KEPT))
+    shapes: LRUCache[str, deque[Pair]] = field(default_factory=lambda: LRUCache(_SHAPES))
+
+
+Kept = tuple[list[float], list[float], dict[str, list[Pair]]]
+"""Ratios, slopes, and reports by shape: what outlives the process."""
 
 
 class Calibration:
-    """Ratios of reported to estimated input tokens, for at most `keys` keys, latest used kept."""
+    """What was learned, for at most `keys` keys (a host, a model and a tenant each)."""
 
     def __init__(self, keys: int = 1_000) -> None:
-        self._bound = keys
         self._lock = threading.Lock()
-        self._ratios: OrderedDict[str, deque[float]] = OrderedDict()
+        self._learned: LRUCache[str, _Learned] = LRUCache(keys)
 
-    def learn(self, key: str, estimated: int, reported: int) -> None:
-        """Take note of one answer: uncorrected estimate and reported size of the same body."""
-        if estimated < SMALLEST_ESTIMATE or not reported > TELLING * estimated:
-            return
+    def learn(
+        self,
+        key: str,
+        shape: Shape,
+        report: Report,
+        scale: Scale,
+        expected: int,
+        before: Anchor | None = None,
+    ) -> Anchor:
+        """Take note of one answer; what the conversation's next request is to be estimated from.
+
+        Args:
+            key: host, model and tenant.
+            shape: of the request.
+            report: the answer's figures and the estimate.
+            scale: what the request was estimated with.
+            expected: the estimate in the provider's tokens.
+            before: the anchor that it was estimated from, in the same conversation.
+        """
+        odd = not _is_sane(report) or _is_odd(report, expected, before)
+        if not odd:
+            self._learn(key, shape, report, before)
+        reported = expected if odd else report.reported
+        ratio, off, grown = scale.slope, float(reported - expected), report.grown
+        if before is not None and not odd and grown is not None and grown >= _SMALLEST_RATIO:
+            # What came since explains the whole difference to the report before.
+            ratio = round(_bounded((reported - before.reported) / grown), 3)
+            off -= grown * (ratio - scale.slope)
+        new = report.messages - len(scale.ratios) // 2
+        ratios = scale.ratios + round(1_000 * ratio).to_bytes(2, "little") * max(0, new)
+        return Anchor(
+            reported, scale.offset + off, ratios, report.forwarded, scale.slope, report.notes, odd
+        )
+
+    def _learn(self, key: str, shape: Shape, report: Report, before: Anchor | None) -> None:
         with self._lock:
-            ratios = self._ratios.setdefault(key, deque(maxlen=RATIOS_KEPT))
-            ratios.append(min(max(reported / estimated, LOWEST), HIGHEST))
-            self._ratios.move_to_end(key)
-            while len(self._ratios) > self._bound:
-                self._ratios.popitem(last=False)
+            learned = self._learned.get(key) or _Learned()
+            self._learned[key] = learned
+            if report.estimated >= SMALLEST_ESTIMATE:
+                learned.ratios.append(_bounded(report.reported / report.estimated))
+            if before is None or before.doubted:
+                # Only where a conversation begins: later requests have anchors, and are many.
+                for name in shape:
+                    reports = learned.shapes.get(name) or deque(maxlen=REPORTS_KEPT)
+                    reports.append((report.estimated, report.reported))
+                    learned.shapes[name] = reports
+            elif report.grown is not None and report.grown >= _SMALLEST_GROWTH:
+                grown = report.reported - before.reported
+                learned.slopes.append(_bounded(grown / report.grown))
 
-    def factor(self, key: str) -> float:
-        """What to multiply an estimate by; 1.0 where nothing was learned."""
+    def scale(
+        self, key: str, shape: Shape, anchor: Anchor | None, estimated: int, fixed: int
+    ) -> Scale:
+        """How to turn the estimates of a request into the provider's tokens.
+
+        Args:
+            key: host, model and tenant.
+            shape: of the request.
+            anchor: what the conversation's last report left, if there is one.
+            estimated: the uncorrected estimate of the whole request.
+            fixed: the part of it that is no message.
+        """
         with self._lock:
-            ratios = self._ratios.get(key)
-            if not ratios:
-                return 1.0
-            self._ratios.move_to_end(key)
-            return median(ratios)
+            learned = self._learned.get(key)
+            slopes = list(learned.slopes) if learned else []
+            ratios = list(learned.ratios) if learned else []
+            names = [name for name in shape if learned and name in learned.shapes]
+            reports = list(learned.shapes[names[-1]]) if learned and names else []
+        if anchor is not None:
+            # What one report was off by may be a constant as well as a share: half of it, then.
+            guess = 1.0 + (median(ratios) - 1.0) / 2 if ratios else 1.0
+            slope = median(slopes) if slopes else guess
+            # What notes had by the slope of that time they have by today's.
+            moved = (anchor.slope - slope) * anchor.notes
+            return Scale(slope, anchor.offset + moved, anchor.ratios)
+        slope = median(slopes) if slopes else 1.0
+        if reports:
+            whole = estimated + _middle([_off_by(one, estimated, slope) for one in reports])
+        else:
+            whole = estimated * (median(ratios) if ratios else 1.0)
+        whole = min(max(whole, LOWEST * estimated), HIGHEST * estimated + MOST_HIDDEN)
+        if not slopes and estimated > 0:
+            slope = _bounded(whole / estimated)
+        return Scale(slope, whole - fixed - slope * (estimated - fixed))
 
-    def ratios(self, key: str) -> tuple[float, ...]:
-        """What was learned, the oldest first; to be kept and given to `restore`."""
+    def kept(self, key: str) -> Kept:
+        """What was learned, to be kept and given to `restore`."""
         with self._lock:
-            return tuple(self._ratios.get(key, ()))
+            learned = self._learned.get(key) or _Learned()
+            shapes = {name: list(reports) for name, reports in learned.shapes.items()}
+            return list(learned.ratios), list(learned.slopes), shapes
 
-    def restore(self, key: str, ratios: Iterable[float]) -> None:
+    def restore(self, key: str, kept: Kept) -> None:
         """Take over what was learned elsewhere, in place of what was known here."""
-        sound = [ratio for ratio in ratios if LOWEST <= ratio <= HIGHEST]
-        if sound:
-            with self._lock:
-                self._ratios[key] = deque(sound, maxlen=RATIOS_KEPT)
-                self._ratios.move_to_end(key)
+        ratios, slopes, shapes = kept
+        learned = _Learned()
+        learned.ratios.extend(_sound(ratios))
+        learned.slopes.extend(_sound(slopes))
+        for name, pairs in shapes.items():
+            sane = [(one, other) for one, other in pairs if _is_sane(Report(one, other))]
+            if sane:
+                learned.shapes[name] = deque(sane, maxlen=REPORTS_KEPT)
+        with self._lock:
+            self._learned[key] = learned
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._learned.clear()
 
     def __len__(self) -> int:
         """The number of keys known."""
-        return len(self._ratios)
+        return len(self._learned)
+
+
+def _off_by(earlier: Pair, estimated: int, slope: float) -> float:
+    """What one earlier request of this shape says must be added to an estimate.
+
+    What it was off by is partly a constant and partly grows with the text. For a larger request
+    it is taken for a constant, for a smaller one for a share: either way the smaller correction.
+    """
+    before, reported = earlier
+    off = reported - before
+    if estimated < before and slope == 1.0:
+        return off * estimated / before
+    return off + (slope - 1.0) * (estimated - before)
+
+
+def _middle(found: list[float]) -> float:
+    """The median; of two the one nearer to nothing, so that one odd report does not decide."""
+    return min(found, key=abs) if len(found) == 2 else median(found)
+
+
+def _is_sane(report: Report) -> bool:
+    """Whether a provider may have counted so much, or so little, for what was sent."""
+    estimated, reported = report.estimated, report.reported
+    return estimated > 0 < reported and estimated / 5 <= reported <= 5 * estimated + MOST_HIDDEN
+
+
+def _is_odd(report: Report, expected: int, before: Anchor | None) -> bool:
+    """Whether a report contradicts the one before it, beyond what new text may explain."""
+    if before is None or before.doubted:
+        return False
+    off = abs(report.reported - expected)
+    if off <= _ODD_TOKENS or off <= _ODD * expected:
+        return False
+    if report.grown is None:
+        return True
+    grown = report.reported - before.reported
+    return not LOWEST * report.grown <= grown <= HIGHEST * report.grown
+
+
+def _bounded(ratio: float) -> float:
+    return min(max(ratio, LOWEST), HIGHEST)
+
+
+def _sound(ratios: Iterable[float]) -> list[float]:
+    return [ratio for ratio in ratios if LOWEST <= ratio <= HIGHEST]
