@@ -44,11 +44,12 @@ class Turn:
 class Line:
     """What one connection keeps: its newest response, and the items that go with it.
 
-    `sent` are the provider's messages, just as they went out.
+    `came` and `sent` are all messages, just as they are.
     """
 
     response: str = ""
     items: list[Json] = field(default_factory=list)
+    came: list[str | bytes] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
 
 
@@ -111,8 +112,10 @@ async def serve(
             if isinstance(event, CloseConnection):
                 await writer.drain()
                 raise Closed
-            if isinstance(event, TextMessage):
-                for said in answered(wire, event.data, line, take):
+            if isinstance(event, TextMessage | BytesMessage):
+                frame = event.data if isinstance(event, TextMessage) else bytes(event.data)
+                line.came.append(frame)
+                for said in answered(wire, frame, line, take):
                     line.sent.append(json.dumps(said))
                     writer.write(end.bytes_of(TextMessage(line.sent[-1])))
                     await writer.drain()
@@ -129,13 +132,19 @@ def _switching(wire: Wire, extension: str | bool | None) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def answered(wire: Wire, text: str, line: Line, take: Take) -> Iterator[Json]:
+def answered(wire: Wire, text: str | bytes, line: Line, take: Take) -> Iterator[Json]:
     """The events that answer one frame."""
-    frame = json.loads(text)
-    if frame["type"] == "response.processed":
+    try:
+        frame = json.loads(text)
+        kind = frame["type"]
+    except (ValueError, TypeError, KeyError):
+        said = "We could not parse the JSON body of your request."
+        yield _error(400, {"message": said, "code": "invalid_json"})
         return
-    if frame["type"] != "response.create":
-        said = f"Invalid value: '{frame['type']}'. Supported values are: 'response.create'."
+    if kind == "response.processed":
+        return
+    if kind != "response.create":
+        said = f"Invalid value: '{kind}'. Supported values are: 'response.create'."
         yield _error(400, {"message": said, "param": "type", "code": "invalid_value"})
         return
     previous = frame.get("previous_response_id")
@@ -143,9 +152,13 @@ def answered(wire: Wire, text: str, line: Line, take: Take) -> Iterator[Json]:
         yield _error(400, _not_found(previous))
         return
     body = {key: value for key, value in frame.items() if key not in _NOT_OF_A_POST}
+    if not isinstance(frame.get("input"), str | list):
+        said = "Invalid type for 'input': expected a string or an array."
+        yield _error(400, {"message": said, "param": "input", "code": "invalid_type"})
+        return
     new = rules_responses.items_of(frame)
     body |= {"input": [*(line.items if previous else []), *new], "stream": True}
-    content = text.encode("utf-8", "surrogatepass")
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     turn = take(replace(wire, raw_body=content, body=content), body)
     if turn.refusal is not None:
         if previous:
@@ -233,10 +246,9 @@ class Socket:
             head += piece
         return head.decode("latin-1").split("\r\n")
 
-    def send(self, message: str | bytes) -> None:
-        """Send one message in one frame, text or not."""
-        event = TextMessage(message) if isinstance(message, str) else BytesMessage(message)
-        self._socket.sendall(self._end.bytes_of(event))
+    def send(self, *messages: str | bytes) -> None:
+        """Send each message in one frame, text or not, all at once."""
+        self._socket.sendall(b"".join(self._end.bytes_of(_event(one)) for one in messages))
 
     def receive(self) -> str:
         """The next message.
@@ -254,14 +266,20 @@ class Socket:
             raise ConnectionError(f"no text came, but {event}")
         return str(event.data)
 
-    def turn(self, frame: str) -> list[str]:
-        """Send a turn; the messages up to the end of its answer."""
-        self.send(frame)
+    def turn(self, *frames: str | bytes) -> list[str]:
+        """Send turns all at once; the messages up to the end of the last one's answer."""
+        self.send(*frames)
         came: list[str] = []
-        while not came or json.loads(came[-1])["type"] not in ("response.completed", "error"):
+        for _ in frames:
             came.append(self.receive())
+            while json.loads(came[-1])["type"] not in ("response.completed", "error"):
+                came.append(self.receive())
         return came
 
     def close(self) -> None:
         """Say goodbye."""
         self._socket.sendall(self._end.bytes_of(CloseConnection(code=1000)))
+
+
+def _event(message: str | bytes) -> Event:
+    return TextMessage(message) if isinstance(message, str) else BytesMessage(message)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from cachetools import LRUCache
 from mitmproxy import ctx, http
+from mitmproxy.proxy.layers.websocket import Fragmentizer
 from mitmproxy.websocket import WebSocketMessage
 
 from mitmcontext.proxy.figures import Figures
@@ -214,7 +215,7 @@ class Sockets:
         self._keep(flow, line)
         self._lent.pending()[flow.id] = result
         if replaced and result.raw is not None:
-            message.content = result.raw
+            message.content = _sendable(result.raw)
         try:
             self._lent.conclude(flow, result)
         except Exception as error:  # noqa: BLE001 - the frame is right; only showing it failed
@@ -332,9 +333,22 @@ class Sockets:
     def _send_again(
         self, flow: http.HTTPFlow, message: WebSocketMessage, line: Line, frame: bytes
     ) -> None:
+        frame = _sendable(frame)
         self._keep(flow, replace(line, injected=frame, again=True))
         message.drop()
         ctx.master.commands.call("inject.websocket", flow, False, frame, True)
+
+
+def _sendable(frame: bytes) -> bytes:
+    """A frame of ours in a form that mitmproxy leaves whole.
+
+    It cuts what was changed into pieces of so many bytes, and a character that is cut in two is
+    lost. Clients send a turn in one piece, which servers may count on: for that mitmproxy lets
+    addons set the size.
+    """
+    frame = responses_socket.in_ascii(frame)
+    Fragmentizer.FRAGMENT_SIZE = max(Fragmentizer.FRAGMENT_SIZE, len(frame))
+    return frame
 
 
 def _is_replaced(result: Result, frame: Frame, held: bytes) -> bool:

@@ -9,6 +9,8 @@ then until a frame comes with its full input.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -38,6 +40,7 @@ _ELSEWHERE: Final = {
     "context_management": "the provider edits this history itself",
     "stream_id": "several conversations share the connection",
 }
+_FOREIGN: Final = re.compile("[^\x00-\x7f]+")
 _DECIDING: Final = ("type", "input", "previous_response_id", "store", *_ELSEWHERE)
 
 
@@ -209,6 +212,13 @@ def is_completed(event: Event) -> bool:
 def is_failed(event: Event) -> bool:
     """Whether the server refuses a turn, or breaks it off."""
     return event["type"] in _FAILED
+
+
+def in_ascii(frame: bytes) -> bytes:
+    r"""The same JSON without any byte above 127: `\u` escapes instead."""
+    if frame.isascii():
+        return frame
+    return _FOREIGN.sub(lambda run: json.dumps(run[0])[1:-1], frame.decode()).encode()
 
 
 def asked(mirror: Mirror, frame: Frame) -> tuple[Mirror, str]:
