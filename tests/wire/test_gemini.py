@@ -550,6 +550,8 @@ def test_code_assists_envelope() -> None:
     assert (found.model, GENERATE.principal(found)) == ("gemini-3.8-flash", "my-project")
     assert json.loads(found.raw(0)) == body["request"]["contents"][0]  # type: ignore[index]
     assert [said for _, said in system_texts(found)] == ["Be brief."]
+    odd = dumped(body).replace(b'"my-project"', b'"\\ud83d"')
+    assert GENERATE.principal(GENERATE.read(odd)) == ""
     for project in (None, 7, ["x"]):
         assert GENERATE.principal(GENERATE.read(dumped({**body, "project": project}))) == ""
 

@@ -365,7 +365,10 @@ def model_name(headers: Mapping[str, str], request: Request) -> str:
 
 def principal(request: Request) -> str:
     """The project that Code Assist's envelope names; Google's access tokens last an hour."""
-    named = spans.value(request.body, request.sender) if request.sender else None
+    try:
+        named = spans.value(request.body, request.sender) if request.sender else None
+    except Unreadable:  # A lone surrogate in a name is no reason to leave the request alone.
+        return ""
     return named if isinstance(named, str) else ""
 
 
