@@ -148,6 +148,8 @@ def carry_out(command: list[str]) -> None:
             timeout=SECONDS,
             check=False,
         )
+    except OSError as error:
+        raise NotInstalled(f"{command[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise NotInstalled(f"{Path(command[0]).name} took longer than {SECONDS:.0f} s") from None
     if done.returncode:
