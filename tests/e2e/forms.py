@@ -38,10 +38,10 @@ class Story:
 
 
 def made_up() -> Story:
-    """The session of the demo."""
+    """The session of the demo, up to its sixtieth request."""
     session = Session()
     system = "\n\n".join(block["text"] for block in next(session.requests())["system"])
-    return Story(system, session.messages, session.cuts)
+    return Story(system, session.messages, session.cuts[:60])
 
 
 def recorded(place: int) -> Story:

@@ -549,3 +549,9 @@ def test_refusals_are_told_apart(
     body = dumped({"message": said})
     assert api.refuses_shape(status, body) == shape
     assert api.refuses_length(status, body) == length
+
+
+def test_a_title_is_left_alone() -> None:
+    body = {"system": [{"text": "You are a title generator. Be brief."}], "messages": [{}]}
+    found = CONVERSE.read(dumped(body))
+    assert CONVERSE.standing("/model/x/converse", {}, found)[0] is Standing.ALONE

@@ -471,3 +471,9 @@ def test_refusals_are_told_apart(
     body = dumped({"id": "x", "message": said})
     assert CHAT.refuses_shape(status, body) == shape
     assert CHAT.refuses_length(status, body) == length
+
+
+def test_a_title_is_left_alone() -> None:
+    said = [message("system", "You are a title generator. Brief."), message("user", "x")]
+    body = b'{"model":"m","messages":[' + b",".join(said) + b"]}"
+    assert CHAT.standing("/v2/chat", {}, CHAT.read(body))[0] is Standing.ALONE

@@ -447,3 +447,11 @@ def test_refusals_are_told_apart(
     body = dumped({"error": said})
     assert CHAT.refuses_shape(status, body) == shape
     assert CHAT.refuses_length(status, body) == length
+
+
+def test_a_title_is_left_alone() -> None:
+    said = [message("system", "You are a title generator. Brief."), message("user", "x")]
+    body = b'{"model":"m","messages":[' + b",".join(said) + b"]}"
+    assert CHAT.standing("/api/chat", {}, CHAT.read(body))[0] is Standing.ALONE
+    plain = CHAT.read(dumped({"model": "m", "messages": [{"role": "user", "content": "x"}]}))
+    assert CHAT.standing("/api/chat", {}, plain) == (Standing.TURN, "")

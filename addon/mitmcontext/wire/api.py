@@ -210,6 +210,16 @@ def digest(pieces: Iterable[bytes]) -> bytes:
     return state.digest()
 
 
+def model_as_read(headers: Mapping[str, str], request: Request) -> str:
+    """The model as the request names it."""
+    return request.model
+
+
+def users_text(text: str) -> bytes:
+    """A user's message whose content is this text."""
+    return b'{"role":"user","content":' + quoted(text) + b"}"
+
+
 def block_digest(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> bytes:
     """The digest of one content block, without its cache marker (and without nested ones).
 

@@ -38,6 +38,7 @@ from mitmcontext.wire.api import (
     is_string,
     message_digest,
     messages_in,
+    model_as_read,
     nested,
     number_of,
     others,
@@ -47,6 +48,7 @@ from mitmcontext.wire.api import (
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
 _PATH: Final = re.compile(r"/model/(.+)/converse(?:-stream)?\Z")
@@ -149,13 +151,8 @@ def _parse(text: bytes, raw: bytes) -> Message:
 
 
 def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
-    """Clients of this API do not name their side requests; each is a turn of its own history."""
-    return Standing.TURN, ""
-
-
-def model_name(headers: Mapping[str, str], request: Request) -> str:
-    """The model as the path names it."""
-    return request.model
+    """Clients of this API say only in a prompt's first words what is a request on the side."""
+    return standing_by_prompt(request, request.system) or (Standing.TURN, "")
 
 
 def user_message(text: str) -> bytes:
@@ -279,7 +276,7 @@ CONVERSE: Final = Api(
     read=read,
     parse=parse,
     standing=standing,
-    model_name=model_name,
+    model_name=model_as_read,
     user_message=user_message,
     replacement=replacement,
     usage_of=usage_of,

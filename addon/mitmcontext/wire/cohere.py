@@ -13,7 +13,6 @@ from mitmcontext.values import (
     Part,
     Request,
     Span,
-    Standing,
     TooLong,
     Unreadable,
     Usage,
@@ -31,6 +30,7 @@ from mitmcontext.wire.api import (
     listed_calls,
     message_digest,
     messages_in,
+    model_as_read,
     number_of,
     optional_text,
     others,
@@ -38,9 +38,11 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    users_text,
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text
 
 _DECIDING: Final = ("model", "messages", "tools", "documents", "max_tokens", "stream")
@@ -120,21 +122,6 @@ def _parse(text: bytes, raw: bytes) -> Message:
         digest=message_digest(role, parts, others(raw, fields, _READ)),
         editable=text is raw and set(fields) <= set(_KNOWN),
     )
-
-
-def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
-    """Clients of this API do not name their side requests; each is a turn of its own history."""
-    return Standing.TURN, ""
-
-
-def model_name(headers: Mapping[str, str], request: Request) -> str:
-    """The model as the body names it."""
-    return request.model
-
-
-def user_message(text: str) -> bytes:
-    """A user's message that holds this text."""
-    return b'{"role":"user","content":' + quoted(text) + b"}"
 
 
 def replacement(value: bytes, text: str) -> bytes:
@@ -249,9 +236,9 @@ CHAT: Final = Api(
     recognises=recognises,
     read=read,
     parse=parse,
-    standing=standing,
-    model_name=model_name,
-    user_message=user_message,
+    standing=standing_of_chat,
+    model_name=model_as_read,
+    user_message=users_text,
     replacement=replacement,
     usage_of=usage_of,
     refuses_shape=refuses_shape,

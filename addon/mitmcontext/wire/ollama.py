@@ -38,6 +38,7 @@ from mitmcontext.wire.api import (
     is_string,
     message_digest,
     messages_in,
+    model_as_read,
     number_of,
     optional_text,
     others,
@@ -45,8 +46,10 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    users_text,
 )
 from mitmcontext.wire.pictures import picture
+from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text, kind_of_user_text
 
 _DECIDING: Final = (
@@ -220,11 +223,6 @@ def _parse_generate(text: bytes, raw: bytes) -> Message:
     return Message("user", tuple(parts), message_digest("user", parts), editable=False)
 
 
-def standing_chat(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
-    """Clients of this API do not name their side requests; each is a turn of its own history."""
-    return Standing.TURN, ""
-
-
 def standing_generate(
     path: str, headers: Mapping[str, str], request: Request
 ) -> tuple[Standing, str]:
@@ -232,16 +230,6 @@ def standing_generate(
     if request.hidden:
         return Standing.NO_TURN, "its history is in tokens (context)"
     return Standing.TURN, ""
-
-
-def model_name(headers: Mapping[str, str], request: Request) -> str:
-    """The model as the body names it, `llama3.1:8b`."""
-    return request.model
-
-
-def user_message(text: str) -> bytes:
-    """A user's message that holds this text."""
-    return b'{"role":"user","content":' + quoted(text) + b"}"
 
 
 def replacement(value: bytes, text: str) -> bytes:
@@ -329,9 +317,9 @@ CHAT: Final = Api(
     recognises=recognises_chat,
     read=read_chat,
     parse=parse_chat,
-    standing=standing_chat,
-    model_name=model_name,
-    user_message=user_message,
+    standing=standing_of_chat,
+    model_name=model_as_read,
+    user_message=users_text,
     replacement=replacement,
     usage_of=usage_of,
     refuses_shape=refuses_shape,

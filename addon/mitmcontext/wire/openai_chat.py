@@ -13,7 +13,6 @@ from mitmcontext.values import (
     Part,
     Request,
     Span,
-    Standing,
     TooLong,
     Unreadable,
     Usage,
@@ -33,6 +32,7 @@ from mitmcontext.wire.api import (
     listed_calls,
     message_digest,
     messages_in,
+    model_as_read,
     number_of,
     optional_text,
     others,
@@ -40,10 +40,11 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    users_text,
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
-from mitmcontext.wire.side import standing_by_prompt
+from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text
 
 _DECIDING: Final = (
@@ -57,7 +58,6 @@ _DECIDING: Final = (
 )
 _TOOLS: Final = ("tools", "functions")
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
-_SYSTEM_FIRST: Final = re.compile(rb'\{\s*"role"\s*:\s*"(?:system|developer)"')
 _NOT_SHAPE: Final = re.compile(
     rb"context_length_exceeded|maximum context length|context window|reduce the length"
     rb"|(?:invalid|incorrect) (?:x-)?api.?key",
@@ -143,22 +143,6 @@ def _parse(text: bytes, raw: bytes) -> Message:
         markers=sum(part.marked for part in parts) + (MARKER in fields),
         editable=text is raw,
     )
-
-
-def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
-    """Clients of this API say only in a prompt's first words what is a request on the side."""
-    first = request.spans[0] if _SYSTEM_FIRST.match(request.body, request.spans[0].start) else None
-    return standing_by_prompt(request, first) or (Standing.TURN, "")
-
-
-def model_name(headers: Mapping[str, str], request: Request) -> str:
-    """The model as the body names it."""
-    return request.model
-
-
-def user_message(text: str) -> bytes:
-    """A user's message that holds this text."""
-    return b'{"role":"user","content":' + quoted(text) + b"}"
 
 
 def replacement(value: bytes, text: str) -> bytes:
@@ -268,9 +252,9 @@ CHAT: Final = Api(
     recognises=recognises,
     read=read,
     parse=parse,
-    standing=standing,
-    model_name=model_name,
-    user_message=user_message,
+    standing=standing_of_chat,
+    model_name=model_as_read,
+    user_message=users_text,
     replacement=replacement,
     usage_of=usage_of,
     refuses_shape=refuses_shape,

@@ -7,6 +7,7 @@ Codex say so in headers and fields of their own; others only in the first words 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from mitmcontext.values import Request, Span, Standing
@@ -17,6 +18,7 @@ _SUMMARY: Final = re.compile(rb"You are a context summarization agent\b")
 # Claude Code's last user text when it compacts, also in versions without a header that says so.
 _COMPACTION: Final = re.compile(rb"CRITICAL: Respond with TEXT ONLY\. Do NOT call any tools\.")
 _HEAD: Final = 400
+_SYSTEM_FIRST: Final = re.compile(rb'\{\s*"role"\s*:\s*"(?:system|developer)"')
 
 
 def standing_by_prompt(request: Request, system: Span | None) -> tuple[Standing, str] | None:
@@ -36,6 +38,14 @@ def standing_by_prompt(request: Request, system: Span | None) -> tuple[Standing,
     if _at_text(_COMPACTION, request.body[last.start : min(last.end, last.start + _HEAD)]):
         return Standing.NO_TURN, "the client's own compaction"
     return None
+
+
+def standing_of_chat(
+    path: str, headers: Mapping[str, str], request: Request
+) -> tuple[Standing, str]:
+    """As `standing_by_prompt`, for APIs whose system prompt is the first message; else a turn."""
+    first = request.spans[0] if _SYSTEM_FIRST.match(request.body, request.spans[0].start) else None
+    return standing_by_prompt(request, first) or (Standing.TURN, "")
 
 
 def _at_text(mark: re.Pattern[bytes], head: bytes) -> bool:
