@@ -671,8 +671,19 @@ DEVICE, ACCOUNT = "d" * 64, "0a1b2c3d-0000-4000-8000-000000000001"
         ("[" * 10_000, ""),
         (7, ""),
         (None, ""),
+        ("\ud800", ""),
     ],
-    ids=["json", "one line", "no account", "no device", "a name", "deep", "a number", "null"],
+    ids=[
+        "json",
+        "one line",
+        "no account",
+        "no device",
+        "a name",
+        "deep",
+        "a number",
+        "null",
+        "odd",
+    ],
 )
 def test_the_account_is_what_claude_code_names(user: Any, found: str) -> None:
     named = json.dumps(user) if isinstance(user, dict) else user
