@@ -10,6 +10,7 @@ from the tenant's seed, which is compared), so a stretch serves whoever sends th
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _UNSTEADY: Final = 6
 _GROWN: Final = 8
 # Shorter histories are read as quickly as they are recognised.
 _LEAST: Final = 12
+# What APIs call the array of messages.
+_ARRAYS: Final = re.compile(rb'"(?:messages|input|contents)"\s*:')
 _HEAD: Final = 512
 # Conversations that begin alike (forks, an agent's side tasks) are tried one after the other.
 _ALIKE: Final = 4
@@ -88,7 +91,8 @@ class Recollections:
 
     def is_likely(self, body: bytes) -> bool:
         """Whether a body, not read yet, seems to hold a stretch that is known."""
-        at = body.find(b"[", body.find(b'"messages"'))
+        named = _ARRAYS.search(body)
+        at = body.find(b"[", named.end() if named else 0)
         with self._lock:
             return body[at : at + _HEAD] in self._kept
 

@@ -689,9 +689,9 @@ def test_the_account_is_what_claude_code_names(user: Any, found: str) -> None:
     named = json.dumps(user) if isinstance(user, dict) else user
     told = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
     body = json.dumps({**told, "metadata": {"user_id": named}}).encode()
-    assert MESSAGES.principal(MESSAGES.read(body)) == found
+    assert MESSAGES.principal("/v1/messages", MESSAGES.read(body)) == found
 
 
 def test_no_metadata_names_no_account() -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
-    assert MESSAGES.principal(MESSAGES.read(body)) == ""
+    assert MESSAGES.principal("/v1/messages", MESSAGES.read(body)) == ""

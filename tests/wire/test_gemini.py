@@ -547,13 +547,21 @@ def test_code_assists_envelope() -> None:
         },
     }
     found = GENERATE.read(dumped(body))
-    assert (found.model, GENERATE.principal(found)) == ("gemini-3.8-flash", "my-project")
+    assert (found.model, GENERATE.principal("/v1internal:generateContent", found)) == (
+        "gemini-3.8-flash",
+        "my-project",
+    )
     assert json.loads(found.raw(0)) == body["request"]["contents"][0]  # type: ignore[index]
     assert [said for _, said in system_texts(found)] == ["Be brief."]
     odd = dumped(body).replace(b'"my-project"', b'"\\ud83d"')
-    assert GENERATE.principal(GENERATE.read(odd)) == ""
+    assert GENERATE.principal("/v1internal:generateContent", GENERATE.read(odd)) == ""
     for project in (None, 7, ["x"]):
-        assert GENERATE.principal(GENERATE.read(dumped({**body, "project": project}))) == ""
+        assert (
+            GENERATE.principal(
+                "/v1internal:generateContent", GENERATE.read(dumped({**body, "project": project}))
+            )
+            == ""
+        )
 
 
 def test_envelopes_of_counts() -> None:
@@ -563,7 +571,13 @@ def test_envelopes_of_counts() -> None:
     assert GENERATE.read(dumped(of_code_assist)).model == "gemini-2.5-pro"
     # The path decides here, as it does for the turns of the same conversation.
     assert GENERATE.read(dumped(of_studio)).model == ""
-    assert GENERATE.principal(GENERATE.read(dumped({"project": "p", "contents": contents}))) == ""
+    assert (
+        GENERATE.principal(
+            "/v1internal:generateContent",
+            GENERATE.read(dumped({"project": "p", "contents": contents})),
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -638,7 +652,7 @@ def test_whatever_stands_in_a_request_is_read_or_refused(body: Json) -> None:
     known = Known(MemoryStore(lru(1 << 20)), count)
     assert known.fixed(family_of("gemini-2.5-pro"), found) >= 0
     GENERATE.standing(PATH, {}, found)
-    assert isinstance(GENERATE.principal(found), str)
+    assert isinstance(GENERATE.principal("/v1internal:generateContent", found), str)
 
 
 @pytest.mark.parametrize(
@@ -1018,3 +1032,12 @@ def test_a_broken_request_is_left_or_becomes_one_that_is_no_worse(body: bytes) -
         assert refusal(sent.forwarded, memory, "gemini-2.5-pro") is None
     else:
         json.loads(sent.forwarded)
+
+
+def test_on_vertex_the_project_is_the_principal() -> None:
+    path = (
+        "/v1/projects/my-project/locations/europe-west1/publishers/google/models/m:generateContent"
+    )
+    read = GENERATE.read(dumped({"contents": [{"role": "user", "parts": [{"text": "x"}]}]}))
+    assert GENERATE.principal(path, read) == "project my-project"
+    assert GENERATE.principal("/v1beta/models/m:generateContent", read) == ""

@@ -365,7 +365,7 @@ class Worker:
         observed = job.observed or self._attested(request, job, settings)
         # What is only observed has a ledger of its own, by links of its own.
         names = [job.api.name, request.model, "observed" if observed else "condensed"]
-        if job.login and (principal := job.api.principal(request)):
+        if job.login and (principal := job.api.principal(job.path, request)):
             job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
         seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
         family = family_of(request.model, job.api.name)

@@ -44,6 +44,7 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    vertex_project,
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
@@ -196,12 +197,15 @@ def model_name(headers: Mapping[str, str], request: Request) -> str:
     return f"{request.model}[1m]" if long else request.model
 
 
-def principal(request: Request) -> str:
-    """The account and the device that Claude Code names in `metadata.user_id`.
+def principal(path: str, request: Request) -> str:
+    """The account and the device that Claude Code names, or on Vertex the project.
 
-    Its logins' access tokens change every few hours and say nothing of who holds them. The
-    session, which stands there too, is left out: a resumed conversation gets another one.
+    `metadata.user_id` has them. Its logins' access tokens change every few hours and say nothing
+    of who holds them. The session, which stands there too, is left out: a resumed conversation
+    gets another one.
     """
+    if project := vertex_project(path):
+        return project
     try:
         metadata = spans.value(request.body, request.sender) if request.sender else None
     except Unreadable:  # a lone surrogate: it is the provider that decides on that

@@ -24,6 +24,7 @@ from mitmcontext.values import (
 from mitmcontext.wire import spans
 
 MARKER: Final = "cache_control"
+_PROJECT: Final = re.compile(r"/projects/([\w.:-]{1,100})/locations/")
 _BASE64: Final = re.compile(rb'"[A-Za-z0-9+/=]{2000,}"')
 
 
@@ -40,6 +41,19 @@ class Read(Protocol):
 
 def _nothing(_: object) -> str:
     return ""
+
+
+def _nobody(_: str, __: Request) -> str:
+    return ""
+
+
+def vertex_project(path: str) -> str:
+    """The Google project that a path of Vertex names; "" where it names none.
+
+    Google's access tokens last an hour, and one that may not use the project is refused.
+    """
+    found = _PROJECT.search(path)
+    return f"project {found[1]}" if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class Api:
         refuses_length: (status, body) of an answer: the sizes that it names if it refuses the
             request as too long for the window, else None.
         model_in_path: the model that a path names, where the body names none; else "".
-        principal: what a request's body says of the account that sends it, where a
+        principal: (path, request) to what they say of the account that sends it, where a
             client's access tokens change in mid-session and say nothing; else "".
     """
 
@@ -82,7 +96,7 @@ class Api:
     refuses_length: Callable[[int, bytes], TooLong | None]
     between: bytes = b""
     model_in_path: Callable[[str], str] = _nothing
-    principal: Callable[[Request], str] = _nothing
+    principal: Callable[[str, Request], str] = _nobody
 
 
 def message_of(api: Api, raw: bytes) -> Message:

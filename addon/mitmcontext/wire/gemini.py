@@ -49,6 +49,7 @@ from mitmcontext.wire.api import (
     outer,
     quoted,
     text_of,
+    vertex_project,
     without_media,
 )
 from mitmcontext.wire.pictures import picture
@@ -363,8 +364,10 @@ def model_name(headers: Mapping[str, str], request: Request) -> str:
     return request.model
 
 
-def principal(request: Request) -> str:
-    """The project that Code Assist's envelope names; Google's access tokens last an hour."""
+def principal(path: str, request: Request) -> str:
+    """The project that Vertex has in the path, or Code Assist in its envelope."""
+    if project := vertex_project(path):
+        return project
     try:
         named = spans.value(request.body, request.sender) if request.sender else None
     except Unreadable:  # A lone surrogate in a name is no reason to leave the request alone.

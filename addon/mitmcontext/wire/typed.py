@@ -16,7 +16,7 @@ from mitmcontext.values import Kind
 # Roo and Kilo ([read_file for 'x'] Result:), Aider (lint and test output), OpenHands.
 _OBSERVATION: Final = re.compile(
     r"\s*+(?:<(?:returncode|exit_code|output|stdout|stderr|command_output|tool_response|tool_result"
-    r"|function_results?|observation|local-command-stdout|bash-stdout|bash-stderr)\b"
+    r"|function_results?|observation|user_shell_command|local-command-stdout|bash-stdout|bash-stderr)\b"
     r"|(?:observation|execution result|command output|tool output|exit code|stdout)s?:"
     r"|new terminal output:|current terminal (?:state|screen)|previous response had|loaded skill:"
     r"|\[the command completed|your command ran|\[[a-z_]+(?: for [^\]\n]{0,200})?\] result:"
@@ -27,7 +27,7 @@ _OBSERVATION: Final = re.compile(
 _SHELL_STATE: Final = re.compile(r"\(Current directory: [^\n]*\)\s*(?:bash-)?\$?\s*\Z")
 _ENVIRONMENT: Final = re.compile(
     r"\s*+<(?:environment_details|environment_context|system-reminder|command-message"
-    r"|command-name|user_instructions|ide_[a-z_]+)\b",
+    r"|command-name|user_instructions|turn_aborted|ide_[a-z_]+)\b",
     re.IGNORECASE,
 )
 # A line that people seldom type: indented, numbered, dated, or dense with signs of code and paths.
