@@ -133,7 +133,10 @@ def place_for_runs(*, keep: bool) -> Iterator[Path]:
         yield folder
     else:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="run-", dir=parent) as temporary:
+        # A client may have left something that still writes.
+        with tempfile.TemporaryDirectory(
+            prefix="run-", dir=parent, ignore_cleanup_errors=True
+        ) as temporary:
             yield Path(temporary)
 
 

@@ -7,6 +7,7 @@ as quiet as it is with a real provider behind this proxy.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -265,6 +266,9 @@ def call_within(command: Command, seconds: float, **named: Any) -> int | None:
         return None
     finally:
         end_session(process)
+        if process.stdin:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
