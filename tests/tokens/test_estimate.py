@@ -39,6 +39,7 @@ FAMILY = Family(
         "message": 4,
         "text": 1.5,
         "thinking": 1,
+        "sealed": 2,
         "name": 1,
         "call": 20,
         "result": 10,
@@ -78,6 +79,9 @@ CALL = part(Kind.CALL, 'f {"a": 1}', "c", name="f")
         pytest.param(message(part(Kind.TYPED, "abcd")), 10, id="text goes by the family's ratio"),
         pytest.param(message(part(Kind.TYPED, "abc")), 9, id="halves are rounded up"),
         pytest.param(message(part(Kind.THINKING, "abcd")), 8, id="thinking has a ratio of its own"),
+        pytest.param(
+            message(Part(Kind.THINKING, "", Span(3, 43))), 4 + 20, id="so has what is sealed of it"
+        ),
         pytest.param(message(part(Kind.OPAQUE, "abcd")), 10, id="what we do not know is text"),
         pytest.param(message(CALL), 4 + 20 + 1 + 12, id="a call without the spaces in its JSON"),
         pytest.param(message(part(Kind.CALL, "f {a", name="f")), 30, id="or as it stands"),

@@ -12,7 +12,7 @@ dangerous direction.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -66,12 +66,13 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
     """What there is to be counted in a message.
 
     `text`: tokens of all text, calls with their names and arguments among it. `thinking`: those of
-    thinking. `name`: those of the called functions' names, which some models see once more with the
+    thinking, `sealed` a quarter of the characters of thinking that only the provider can read.
+    `name`: those of the called functions' names, which some models see once more with the
     result. `call`, `result`: how many of them. `further`: calls beside the first; `parallel`: 1
     where there are any. `message`: 1, and 0 for an item of thinking alone, which is none in the
     model's eyes.
     """
-    found: Counter[str] = Counter()
+    found: dict[str, float] = defaultdict(float)
     for part in message.parts:
         if part.kind is Kind.CALL:
             given = part.text[len(part.name) :].strip()
@@ -81,6 +82,8 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
             found["call"] += 1
         elif part.text:
             found["thinking" if part.kind is Kind.THINKING else "text"] += count(part.text)
+        elif part.kind is Kind.THINKING:
+            found["sealed"] += (part.span.end - part.span.start) / 4
     # A result may have several parts. One without an id is a user's text in the API's eyes.
     found["result"] = len({p.call_id for p in message.parts if p.kind is Kind.RESULT and p.call_id})
     found["further"] = max(0, found["call"] - 1)

@@ -62,20 +62,29 @@ def family_of(model: str, api: str = "") -> Family:
     families, images = _tables()
     if api == CHAT and model.startswith(_THROUGH_RESPONSES):
         api = RESPONSES
-    row = row_of(families, model, api)
     price = images[longest_match(images, plain(model)) or ANY]
-    said = repr((sorted(row["weights"].items()), price)).encode()
-    return Family(
-        row["name"],
-        row["encoding"],
-        row["form"],
-        row["weights"],
-        price,
-        hashlib.sha256(said).hexdigest()[:8],
-    )
+    return _family(row_of(families, model, api), price)
+
+
+def all_families() -> tuple[Family, ...]:
+    """Every family of the table, each with the price of an image that unknown models have."""
+    families, images = _tables()
+    return tuple(_family(row, images[ANY]) for row in families)
 
 
 Row = Mapping[str, Any]
+
+
+def _family(row: Row, image: Price) -> Family:
+    said = repr((sorted(row["weights"].items()), row["encoding"], row["form"], image)).encode()
+    return Family(
+        name=row["name"],
+        encoding=row["encoding"],
+        form=row["form"],
+        weights=row["weights"],
+        image=image,
+        mark=hashlib.sha256(said).hexdigest()[:8],
+    )
 
 
 def row_of(families: Iterable[Row], model: str, api: str) -> Row:
