@@ -34,7 +34,7 @@ from mitmcontext.recollect import (
     placed,
     stretch_of,
 )
-from mitmcontext.rewrite import rewritten
+from mitmcontext.rewrite import are_notes, rewritten
 from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Broken, Change, Level, Message, Request, Span
@@ -293,17 +293,16 @@ def _scaled(
     return total
 
 
-def notes_of(edits: Sequence[FrozenEdit], estimates: Sequence[int], messages: int) -> int:
+def notes_of(sent: Reading, edits: Sequence[FrozenEdit], estimates: Sequence[int]) -> int:
     """The uncorrected estimate of the messages that take the place of several.
 
     Args:
-        edits: that are laid over a history.
+        sent: as the client sent it.
+        edits: that are laid over it.
         estimates: of the messages that this makes.
-        messages: how many the client sent.
     """
-    edited = {edit.message: edit for edit in edits if edit.part == WHOLE}
-    standing = [at for at in range(messages) if at not in edited or edited[at].text is not None]
-    return sum(tokens for at, tokens in zip(standing, estimates, strict=True) if at in edited)
+    ours = are_notes(sent.api, sent.request, edits)
+    return sum(tokens for is_note, tokens in zip(ours, estimates, strict=True) if is_note)
 
 
 def plan_step(

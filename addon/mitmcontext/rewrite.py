@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.values import Broken, Edit, Message, Request, Span
@@ -19,32 +20,55 @@ def rewritten(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> bytes:
     return spans.splice(request.body, [*_folds(api, request, edits), *_stubs(api, request, edits)])
 
 
-def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:
-    """One edit for each unbroken run of folded messages, with the commas between them."""
-    runs: list[tuple[int, int, str]] = []
+def are_notes(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[bool]:
+    """For each message that the edits make of a request: whether it is ours, and no client's."""
+    folded = {edit.message for edit in edits if edit.part == WHOLE}
+    ours = {run.first: sum(1 for _ in _note(api, request, run)) for run in _runs(edits)}
+    found: list[bool] = []
+    for at in range(len(request.spans)):
+        if at not in folded:
+            found.append(False)
+        found += [True] * ours.get(at, 0)
+    return found
+
+
+class _Run(NamedTuple):
+    """An unbroken run of folded messages, by their indices, and the note that stands for it."""
+
+    first: int
+    last: int
+    text: str
+
+
+def _runs(edits: Sequence[FrozenEdit]) -> list[_Run]:
+    runs: list[_Run] = []
     for edit in edits:
         if edit.part != WHOLE:
             continue
         if edit.text is not None:
-            runs.append((edit.message, edit.message, edit.text))
+            runs.append(_Run(edit.message, edit.message, edit.text))
         else:
-            first, _, text = runs[-1]
-            runs[-1] = first, edit.message, text
+            runs[-1] = runs[-1]._replace(last=edit.message)
+    return runs
+
+
+def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:
+    """One edit for each unbroken run of folded messages, with the commas between them."""
     return [
         Edit(
-            Span(request.spans[first].start, request.spans[last].end),
-            b",".join(_note(api, request, first, last, text)),
+            Span(request.spans[run.first].start, request.spans[run.last].end),
+            b",".join(_note(api, request, run)),
         )
-        for first, last, text in runs
+        for run in _runs(edits)
     ]
 
 
-def _note(api: Api, request: Request, first: int, last: int, text: str) -> Iterator[bytes]:
+def _note(api: Api, request: Request, run: _Run) -> Iterator[bytes]:
     """The messages that stand for a run: the note, parted from a user's where that has to be."""
-    if api.between and first and _is_users(api, request, first - 1):
+    if api.between and run.first and _is_users(api, request, run.first - 1):
         yield api.between
-    yield api.user_message(text)
-    if api.between and last + 1 < len(request.spans) and _is_users(api, request, last + 1):
+    yield api.user_message(run.text)
+    if api.between and run.last + 1 < len(request.spans) and _is_users(api, request, run.last + 1):
         yield api.between
 
 
