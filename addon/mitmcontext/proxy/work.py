@@ -496,7 +496,7 @@ class Worker:
             went, each, expected = laid.sent, assessment.sent_estimates, assessment.sent
         links, notes = went.links, 0
         if went is not laid.sent and laid.found is not None:
-            notes = pipeline.notes_of(laid.found.entry.edits, each, len(laid.sent.facts))
+            notes = pipeline.notes_of(laid.sent, laid.found.entry.edits, each)
         grown = None
         if by.anchor is not None and by.anchor.forwarded in links:
             grown = sum(each[links.index(by.anchor.forwarded) + 1 :])
