@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from tests.e2e import forms
 from tests.e2e.forms import Story
 
 from loopback.answers import Call, Reply
-from loopback.child import REPOSITORY, Child
+from loopback.child import ADDON, REPOSITORY, Child
 from loopback.client import Connection
 from loopback.provider import Provider, with_windows
 from loopback.websocket import Socket
@@ -482,6 +486,52 @@ def test_two_turns_at_once_are_not_followed(
         "more than one response in flight": 1,
         "it goes on from a response that was not followed": 1,
     }
+
+
+def test_what_was_shortened_stays_so_at_the_provider(
+    provider: Provider,
+    start_proxy: StartProxy,
+    opened: Opened,
+    stats: Stats,
+    tmp_path: Path,
+) -> None:
+    """Through a reload of the addon, and up to the client's own compaction."""
+    provider.models = with_windows({"*": WINDOW})
+    addon = tmp_path / "addon"
+    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
+    proxy = start_proxy(WINDOWS, CONDENSE, addon=addon / "context.py")
+    story = forms.made_up()
+    codex = Codex(opened(proxy), story)
+    codex.warm_up()
+    codex.say(full(story, story.cuts[LONG]))
+    assert len(provider.lines[0].came[-1]) < len(codex.sent[-1])
+
+    reload(proxy, addon / "context.py")
+    codex.say([spoken("And now?")])
+    codex.say([spoken("In short?"), {"type": "compaction_trigger"}])
+    # As Codex does: what a person typed, and what the provider made of all the rest.
+    compaction = codex.history[-1]
+    assert compaction["type"] == "compaction"
+    codex.previous, codex.history = "", []
+    codex.say([spoken("Go on."), compaction])
+
+    assert refusals(provider) == []
+    assert provider.lines[0].came[2:] == codex.sent[2:]
+    found = stats(proxy)
+    assert found["steps"] == 1
+    assert found["requests"]["reapplied"] == 2
+    assert found["requests"]["under_threshold"] == 1
+    assert faults(found) == []
+
+
+def reload(proxy: Child, script: Path) -> None:
+    """Touch the script, and wait until mitmproxy has loaded it."""
+    before = proxy.said().count("figures at")
+    os.utime(script)
+    deadline = time.monotonic() + 30
+    while proxy.said().count("figures at") == before:
+        assert time.monotonic() < deadline, "it was not loaded again"
+        time.sleep(0.1)
 
 
 # What the real Codex sent, played once more.

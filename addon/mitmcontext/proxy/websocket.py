@@ -295,9 +295,8 @@ class Sockets:
         too_long = RESPONSES.refuses_length(200, message.content)
         if too_long is not None:
             return await self._step_further(flow, message, line, result, too_long)
-        status = event.get("status")
-        answered = status if isinstance(status, int) else 400
-        if line.original is None or not RESPONSES.refuses_shape(answered, message.content):
+        refused = RESPONSES.refuses_shape(responses_socket.status_of(event), message.content)
+        if line.original is None or not refused:
             return False
         self._lent.figures(flow).refused()
         reason = "the provider refused the rewritten turn; sent again as it came"

@@ -214,6 +214,15 @@ def is_failed(event: Event) -> bool:
     return event["type"] in _FAILED
 
 
+def status_of(event: Event) -> int:
+    """The status that a refusal would have by POST; 500 where nothing tells."""
+    status, error = event.get("status"), event.get("error")
+    if isinstance(status, int):
+        return status
+    kind = error.get("type") if isinstance(error, dict) else None
+    return 400 if kind == "invalid_request_error" else 500
+
+
 def in_ascii(frame: bytes) -> bytes:
     r"""The same JSON without any byte above 127: `\u` escapes instead."""
     if frame.isascii():
