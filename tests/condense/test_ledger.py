@@ -21,6 +21,7 @@ from mitmcontext.condense.ledger import (
     home,
 )
 from mitmcontext.stores.memory_store import Memory, cells
+from mitmcontext.stores.tiers import Tiers
 
 SEED = b"\0" * 32
 
@@ -184,7 +185,7 @@ def shelf() -> Memory:
 
 
 def test_what_is_frozen_is_found_again_after_a_restart() -> None:
-    far = shelf()
+    far = Tiers([shelf()])
     told = links("abcdefghijklmnopqrstuvwxyz")
     first = Ledger(shelf(), far)
     frozen = first.freeze(told, entry(10), None)
@@ -199,7 +200,7 @@ def test_what_is_frozen_is_found_again_after_a_restart() -> None:
 
 def test_what_memory_lost_is_fetched_again() -> None:
     near = shelf()
-    book = Ledger(near, shelf())
+    book = Ledger(near, Tiers([shelf()]))
     told = links("abcdefghijklmnopqrstuvwxyz")
     frozen = book.freeze(told, entry(10), None)
     assert book.find(told) == frozen
@@ -211,7 +212,7 @@ def test_what_memory_lost_is_fetched_again() -> None:
 
 
 def test_two_that_share_a_shelf_agree() -> None:
-    far = shelf()
+    far = Tiers([shelf()])
     here, there = (Ledger(shelf(), far, shared=True) for _ in range(2))
     told = links("abcdefghijklmnopqrstuvwxyz")
     assert there.find(told) is None
@@ -225,7 +226,7 @@ def test_two_that_share_a_shelf_agree() -> None:
 
 def test_an_entry_lives_for_minutes_until_the_provider_took_it() -> None:
     now = [0.0]
-    far = Memory(cells(1 << 20, lambda: now[0]))
+    far = Tiers([Memory(cells(1 << 20, lambda: now[0]))])
     told = links("abcdefghijklmnopqrstuvwxyz")
     forged = Ledger(shelf(), far).freeze(told, entry(10), None)
     now[0] = PROVISIONAL + 1
@@ -240,7 +241,7 @@ def test_an_entry_lives_for_minutes_until_the_provider_took_it() -> None:
 
 
 def test_forgetting_removes_all_steps_of_a_conversation_everywhere() -> None:
-    near, far = shelf(), shelf()
+    near, far = shelf(), Tiers([shelf()])
     book = Ledger(near, far)
     told = links("abcdefghijklmnopqrstuvwxyz")
     first = book.freeze(told[:20], entry(10), None)
@@ -252,3 +253,24 @@ def test_forgetting_removes_all_steps_of_a_conversation_everywhere() -> None:
     assert book.find(told) is None
     assert Ledger(shelf(), far).find(told) is None
     assert (near.figures().entries, far.figures().entries) == (0, 0)
+
+
+def test_of_two_steps_that_were_taken_apart_the_shared_one_holds_for_both() -> None:
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    disks, nears, shared = (shelf(), shelf()), (shelf(), shelf()), shelf()
+    entries = entry(10), entry(10, 9)
+    # What they share is away: each takes a step of its own.
+    frozen = [
+        Ledger(near, Tiers([disk]), shared=True).freeze(told, one, None)
+        for near, disk, one in zip(nears, disks, entries, strict=True)
+    ]
+    assert frozen[0] != frozen[1]
+
+    books = [
+        Ledger(near, Tiers([disk, shared]), shared=True)
+        for near, disk in zip(nears, disks, strict=True)
+    ]
+    for book, own in zip(books, frozen, strict=True):
+        book.confirm(told, own)
+
+    assert [book.find(told) for book in books] == [frozen[0]] * 2

@@ -101,6 +101,16 @@ def test_extending_keeps_no_entry_that_another_process_has_decided_otherwise(thr
     three.near.delete([b"key"])
     assert three.tiers.extend(b"key", 600)
     assert three.values()[2] == b"theirs"
+    assert three.tiers.get_latest([b"key", b"none"]) == {b"key": b"theirs"}
+    three.far.delete([b"key"])
+    assert b"key" in three.tiers.get_latest([b"key"])
+
+
+def test_a_tier_that_cannot_be_given_an_entry_back_is_not_certain_to_have_it(three: Three) -> None:
+    three.tiers.set(b"key", b"ours", 60)
+    three.far.delete([b"key"])
+    three.far.add = lambda *_: None  # type: ignore[method-assign]
+    assert not three.tiers.extend(b"key", 600)
 
 
 def test_replacing_is_decided_by_the_last_tier_that_holds_it(three: Three) -> None:

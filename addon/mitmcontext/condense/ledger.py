@@ -138,6 +138,13 @@ class Shelf(Protocol):
         """What it holds and how it fares."""
 
 
+class FarShelf(Shelf, Protocol):
+    """A shelf that others may write to as well."""
+
+    def get_latest(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values that hold for all who share it."""
+
+
 class Ledger:
     """Frozen edits by link, near in memory and, where there is one, on a far and durable shelf.
 
@@ -149,7 +156,12 @@ class Ledger:
     """
 
     def __init__(
-        self, near: Shelf, far: Shelf | None = None, *, shared: bool = False, kept: float = 86_400.0
+        self,
+        near: Shelf,
+        far: FarShelf | None = None,
+        *,
+        shared: bool = False,
+        kept: float = 86_400.0,
     ) -> None:
         self._near = near
         self._far = far
@@ -230,7 +242,8 @@ class Ledger:
     def confirm(self, links: Sequence[bytes], found: Found) -> bool:
         """The provider took a request with this entry: it lives on. Whether that is certain.
 
-        What one of the shelves missed or lost gets it from the other.
+        What one of the shelves missed or lost gets it from the other. Where two proxies took
+        steps apart, while what they share was away, the one that is shared now holds for both.
         """
         keys = [_key(links[found.at], place) for place in range(_PLACES)]
         near = self._near.get_many(keys)
@@ -238,10 +251,13 @@ class Ledger:
             self._near.extend(key, self._kept)
         if self._far is None:
             return True
-        far = self._far.get_many(keys)
+        far = self._far.get_latest(keys)
         for key, value in near.items():
-            if key not in far:
-                self._far.add(key, value, self._kept)
+            held = far.get(key) or self._far.add(key, value, self._kept)
+            if held is not None and held != value:
+                self._near.set(key, held, self._kept)
+                self._far.set(key, held, self._kept)
+                self._wrote()
         extended = [self._far.extend(key, self._kept) for key in near | far]
         return bool(extended) and all(extended)
 

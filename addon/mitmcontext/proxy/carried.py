@@ -29,7 +29,7 @@ class Carried(TypedDict):
     figures: dict[str, Any]
     messages: Cache[bytes, bytes]
     near: TLRUCache[bytes, Cell]
-    prefixes: LRUCache[bytes, tuple[bytes, int]]
+    prefixes: LRUCache[bytes, tuple[bytes, tuple[int, int]]]
     finished: dict[str, None]
     pending: dict[str, Any]
     tees: dict[str, Any]

@@ -6,10 +6,13 @@ defect, so what went out is compared, request by request, from the messages of t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from enum import Enum
 
 from cachetools import LRUCache
+
+from mitmcontext.condense.ledger import Entry
 
 
 class Break(Enum):
@@ -19,26 +22,39 @@ class Break(Enum):
     UNEXPLAINED = "nothing that we know of"
 
 
-class Prefixes:
-    """By a client's last link: the last link as forwarded, and the number of the newest step."""
+Mark = tuple[int, int]
+"""A step: its number, and a figure that tells it from others of that number."""
 
-    def __init__(self, sent: LRUCache[bytes, tuple[bytes, int]]) -> None:
+
+def mark_of(entry: Entry) -> Mark:
+    """The mark of the step that an entry was made by."""
+    told = repr((entry.before, entry.after, len(entry.edits), entry.edits[-1])).encode()
+    return entry.step, zlib.crc32(told)
+
+
+class Prefixes:
+    """By a client's last link: the last link as forwarded, and the mark of the newest step."""
+
+    def __init__(self, sent: LRUCache[bytes, tuple[bytes, Mark]]) -> None:
         self._sent = sent
 
-    def note(self, client: Sequence[bytes], forwarded: Sequence[bytes], step: int) -> Break | None:
+    def note(self, client: Sequence[bytes], forwarded: Sequence[bytes], step: Mark) -> Break | None:
         """Take note of a request; say why a prefix that was forwarded before changed, if it did.
 
         Args:
             client: the links of the history as the client sent it.
             forwarded: the links of the history as it goes out.
-            step: the number of the conversation's newest step that is laid over it.
+            step: the mark of the conversation's newest step that is laid over it.
         """
         before = next((self._sent[link] for link in reversed(client) if link in self._sent), None)
         if client and forwarded:
             self._sent[client[-1]] = (forwarded[-1], step)
         if before is None or before[0] in forwarded:
             return None
-        return Break.STEP if step > before[1] else Break.UNEXPLAINED
+        number, what = before[1]
+        # Another step of the same number: two proxies took one each while apart; one of them holds.
+        explained = step[0] > number or (step[0] == number and step[1] != what)
+        return Break.STEP if explained else Break.UNEXPLAINED
 
     def clear(self) -> None:
         """Forget everything: what goes out next is compared with nothing."""

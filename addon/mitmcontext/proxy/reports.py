@@ -15,7 +15,7 @@ import msgspec
 from cachetools import LRUCache, TTLCache
 
 from mitmcontext.proxy.job import EstimatedAs
-from mitmcontext.stores.base import Store
+from mitmcontext.stores.tiers import Tiers
 from mitmcontext.tokens.calibration import Anchor, Calibration, Kept, Report, Scale, Shape
 
 _ANCHORS_SIZE: Final = 16 << 20
@@ -53,7 +53,7 @@ class Reports:
         named: a keyed digest of what a value is kept under.
     """
 
-    def __init__(self, far: Store | None, shared: bool, named: Callable[[bytes], bytes]) -> None:
+    def __init__(self, far: Tiers | None, shared: bool, named: Callable[[bytes], bytes]) -> None:
         self._far = far
         self._shared = shared
         self._named = named
@@ -127,7 +127,7 @@ class Reports:
         if not wanted:
             return
         try:
-            for name, kept in far.get_many(wanted).items():
+            for name, kept in far.get_latest(wanted).items():
                 if wanted[name]:
                     with self._lock:
                         self._anchors[wanted[name]] = _ANCHOR_DECODER.decode(kept)

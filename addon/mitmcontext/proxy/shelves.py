@@ -50,7 +50,7 @@ class Shelves:
     """
 
     tenants: bytes
-    far: Store | None
+    far: Tiers | None
     shared: bool
     note: str
     choices: tuple[Store, ...] = ()

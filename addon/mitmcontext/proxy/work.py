@@ -41,7 +41,7 @@ from mitmcontext.proxy.job import (
     encoded,
     may_step,
 )
-from mitmcontext.proxy.prefixes import Break, Prefixes
+from mitmcontext.proxy.prefixes import Break, Prefixes, mark_of
 from mitmcontext.proxy.reports import Answered, Reports
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
@@ -180,7 +180,13 @@ class Worker:
         return pipeline.is_surely_safe(ready.laid, window, ready.settings.thresholds)
 
     def _patience(self, ready: Ready) -> float:
-        """Seconds that a request may wait for a step: longer where it would be refused without."""
+        """Seconds that a request may wait for a step.
+
+        Longer where it would be refused without, and right after the start, while the vocabulary
+        is still being loaded.
+        """
+        if ready.laid.sent.family.encoding not in self._encodings:
+            return _OVERFLOW_SECONDS
         request = ready.laid.forwarded.request
         room = self._window(ready).room(request.max_output)
         too_long = len(request.body) > _BYTES_OF_OVERFLOW * room
@@ -203,7 +209,8 @@ class Worker:
         """Take note of what is forwarded; say why a forwarded prefix changed, if it did."""
         sent = result.ready.laid.sent.links
         forwarded = sent if result.ready.observed else result.forwarded.links
-        return self._prefixes.note(sent, forwarded, result.outcome.steps)
+        found = result.ready.laid.found
+        return self._prefixes.note(sent, forwarded, mark_of(found.entry) if found else (0, 0))
 
     async def step_back(self, result: Result) -> bytes:
         """The last form that the provider took, or what the client sent."""

@@ -102,6 +102,19 @@ class Tiers:
         self._count(len(wanted), len(found))
         return found
 
+    def get_latest(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """As `get_many`, but what the last tier has comes first: for what others change, too."""
+        missing = list(dict.fromkeys(keys))
+        asked = len(missing)
+        found: dict[bytes, bytes] = {}
+        for tier in reversed(self._tiers):
+            found |= tier.get_many(missing)
+            missing = [key for key in missing if key not in found]
+            if not missing:
+                break
+        self._count(asked, len(found))
+        return found
+
     def look_up(self, keys: Iterable[bytes]) -> dict[bytes, Kept]:
         wanted = list(dict.fromkeys(keys))
         found = self._look_up(wanted, first=0)
@@ -145,7 +158,7 @@ class Tiers:
         return False
 
     def extend(self, key: bytes, seconds: float) -> bool:
-        """Keep an entry for at least so long in all tiers.
+        """Keep an entry for at least so long in all tiers; whether it is certain that all have it.
 
         A tier that lost it (Redis restarted or short of memory, a database set aside) gets it
         back, so to do this whenever an entry has proven its worth is what heals them.
@@ -159,8 +172,8 @@ class Tiers:
                 lacking.append(tier)
         kept = self._look_up([key], first=0).get(key) if found and lacking else None
         if kept is not None:
-            for tier in lacking:
-                tier.add(key, kept.value, kept.seconds)
+            held = [tier.add(key, kept.value, kept.seconds) for tier in lacking]
+            return all(value == kept.value for value in held)
         return found
 
     def delete(self, keys: Iterable[bytes]) -> bool:
