@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Started as a script; the packages are one folder above it.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clients import install, sealed, stage
 from clients.drivers import DRIVERS, KEYS
