@@ -6,7 +6,7 @@ Ends with 0 if every client that was asked for works. Without names all are trie
 cannot be installed on this machine is only reported.
 """
 
-# ruff: noqa: E402  (the packages can be imported only after the path was set)
+
 from __future__ import annotations
 
 import argparse
