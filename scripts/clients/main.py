@@ -6,7 +6,6 @@ Ends with 0 if every client that was asked for works. Without names all are trie
 cannot be installed on this machine is only reported.
 """
 
-
 from __future__ import annotations
 
 import argparse
