@@ -301,11 +301,9 @@ class Sockets:
         self._lent.figures(flow).refused()
         reason = "the provider refused the rewritten turn; sent again as it came"
         _log.warning("mitmcontext: %s", reason)
+        self._lent.mark(flow, replace(result.outcome, action=Action.FAILED_OPEN, reason=reason))
         again = replace(line, going=line.held, original=None, blamed=True)
         self._send_again(flow, message, again, line.original)
-        self._lent.mark(
-            flow, replace(result.outcome, action=Action.FAILED_OPEN, reason=reason, changes=())
-        )
         return True
 
     async def _step_further(
@@ -323,10 +321,10 @@ class Sockets:
             return False
         self._lent.pending()[flow.id] = further
         self._lent.worker().prefix_break(further)
-        again = replace(line, going=_mark_of(further), original=None)
-        self._send_again(flow, message, again, further.raw)
         figures.stepped(further.outcome)
         self._lent.mark(flow, further.outcome)
+        again = replace(line, going=_mark_of(further), original=None)
+        self._send_again(flow, message, again, further.raw)
         return True
 
     def _send_again(
