@@ -19,7 +19,6 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from cachetools import LRUCache, TTLCache
-from tiktoken import Encoding
 
 from mitmcontext import pipeline
 from mitmcontext.condense.assess import calls_for_step
@@ -98,7 +97,7 @@ class Worker:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext")
         # Planning may take seconds, and must not hold up what is frozen already.
         self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext-read")
-        self._encodings: dict[str, Encoding] = {}
+        self._encodings: dict[str, vocabulary.Encoder] = {}
         self._ledger = Ledger(
             Memory(kept["near"]), shelves.far, shared=shelves.shared, kept=ledger_ttl
         )
