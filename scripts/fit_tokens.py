@@ -17,7 +17,7 @@ import math
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -238,7 +238,7 @@ def fitted(found: Iterable[Case], families: Iterable[Family]) -> dict[str, Weigh
 def _solve(kind: Kind, found: Sequence[Case]) -> dict[Parameter, float]:
     """How far each parameter moves from where it began."""
     alike = Counter((case.family.name, case.repo, case.shape, case.reported) for case in found)
-    samples = []
+    samples: list[Sample] = []
     for case in found:
         same = alike[case.family.name, case.repo, case.shape, case.reported]
         begin = kind.beginning(case.family.name)
@@ -317,18 +317,23 @@ def _solved(matrix: list[list[float]], right: list[float]) -> list[float]:
     return found
 
 
-def left_out(found: Sequence[Case], families: Sequence[Family]) -> dict[int, float]:
+def left_out(
+    found: Sequence[Case],
+    families: Sequence[Family],
+    note: Callable[[int], None] = lambda _: None,
+) -> dict[int, float]:
     """The estimate of each request by weights that its repository had no part in.
 
     By the request's place in `found`.
     """
     estimates = {}
-    for repo in sorted({case.repo for case in found}):
+    for done, repo in enumerate(sorted({case.repo for case in found})):
         weights = fitted((case for case in found if case.repo != repo), families)
         for at, case in enumerate(found):
             if case.repo == repo:
                 own = replace(case.family, weights=weights[case.family.name])
                 estimates[at] = case.estimated(own)
+        note(done + 1)
     return estimates
 
 

@@ -49,6 +49,8 @@ READERS: Mapping[str, Api] = {
 }
 """`api` in the recordings to what reads it."""
 
+_INVOKE, _INVOKE_ANTHROPIC = "bedrock.invoke", "anthropic_version"
+_DECIDING = ("tools", "any", "none", "schema", "strict", "thinks")
 _OTHER_MEDIA = ("has_documents", "has_audio_video", "remote_media")
 
 
@@ -57,7 +59,8 @@ class Case:
     """One request, read and counted.
 
     `counts` are those of everything in it but images, which cost `images` tokens. `media` says that
-    it holds documents, audio, video or links to any of these.
+    it holds documents, audio, video or links to any of these. `estimate` is what the addon expects,
+    `fixed` the part of it that is no message. `coarse` and `shape` say what decides about the rest.
     """
 
     api: str
@@ -72,10 +75,11 @@ class Case:
     thinking: bool
     images: float
     counts: Mapping[str, float]
-    messages: tuple[Mapping[str, float], ...]
+    fixed: int
     estimate: int
+    host: str
+    coarse: str
     shape: str
-    ident: str
 
     def estimated(self, family: Family) -> float:
         """What the weights of another family say."""
@@ -94,6 +98,8 @@ def cases(found: Iterable[Json], note: Callable[[int], None] = lambda _: None) -
     for at, row in enumerate(found):
         note(at)
         api = READERS.get(row["api"])
+        if row["api"] == _INVOKE and _INVOKE_ANTHROPIC not in row["request"]:
+            continue  # Other vendors' bodies under this path are not read by the addon.
         if api is not None and row["reported_input_tokens"] > 0:
             try:
                 yield case(api, row)
@@ -115,14 +121,13 @@ def case(api: Api, row: Json) -> Case:
     messages = [message_of(api, request.raw(at)) for at in range(len(request.spans))]
     outside = outside_of(request)
     system = [text for _, text in system_texts(request)]
-    each = tuple(message_counts(message, count) for message in messages)
-    total: Counter[str] = Counter()
-    for counts in (*each, outside_counts(outside, family.form, count)):
-        total.update(counts)
+    total: Counter[str] = Counter(outside_counts(outside, family.form, count))
+    for message in messages:
+        total.update(message_counts(message, count))
     total["text"] += sum(map(count, system))
-    estimate = fixed_tokens(outside, family, count)
-    estimate += sum(text_tokens(text, family, count) for text in system)
-    estimate += sum(message_tokens(message, family, count) for message in messages)
+    fixed = fixed_tokens(outside, family, count)
+    fixed += sum(text_tokens(text, family, count) for text in system)
+    estimate = fixed + sum(message_tokens(message, family, count) for message in messages)
     return Case(
         api=row["api"],
         repo=row["source_repo"],
@@ -136,10 +141,11 @@ def case(api: Api, row: Json) -> Case:
         thinking=total["thinking"] > 0,
         images=sum(_images(message, family) for message in messages),
         counts=dict(total),
-        messages=each,
+        fixed=fixed,
         estimate=max(1, estimate),
-        shape=compact([outside.tools, outside.choice, outside.schema]),
-        ident=row.get("id", ""),
+        host=row.get("host", ""),
+        coarse=" ".join(word for word in _DECIDING if total[word]),
+        shape=compact([outside.tools, outside.choice, outside.schema, outside.thinks]),
     )
 
 

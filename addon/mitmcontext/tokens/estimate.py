@@ -5,8 +5,7 @@ counted (tokens of text, messages, calls, tools ...), a family's weights what ea
 fits the weights to recorded requests uses the same counts. Images have a price of their own.
 
 A message's figure depends on nothing but the message and the family, so it can be kept and reused.
-Each figure is rounded up: the error of that is less than a token per message, and never in the
-dangerous direction.
+Each figure is rounded to the nearest whole token, which evens out over a conversation.
 """
 
 from __future__ import annotations
@@ -49,17 +48,17 @@ class Outside:
 def message_tokens(message: Message, family: Family, count: Count) -> int:
     """Input tokens of one message."""
     images = sum(family.image.tokens(picture) for picture in pictures_of(message))
-    return _up(family.weigh(message_counts(message, count)) + images)
+    return _whole(family.weigh(message_counts(message, count)) + images)
 
 
 def text_tokens(text: str, family: Family, count: Count) -> int:
     """Input tokens of a text that belongs to no message: a piece of the system prompt."""
-    return _up(family.weigh({"text": count(text)}))
+    return _whole(family.weigh({"text": count(text)}))
 
 
 def fixed_tokens(outside: Outside, family: Family, count: Count) -> int:
     """Input tokens of all that is no message, but for the system prompt's texts."""
-    return _up(family.weigh(outside_counts(outside, family.form, count)))
+    return _whole(family.weigh(outside_counts(outside, family.form, count)))
 
 
 def message_counts(message: Message, count: Count) -> dict[str, float]:
@@ -145,6 +144,5 @@ def pictures_of(message: Message) -> Iterator[Picture]:
         yield from (Picture() for _ in range(shown - len(part.pictures)))
 
 
-def _up(tokens: float) -> int:
-    # The tiny amount keeps the noise of 0.1 + 0.2 from becoming a token.
-    return max(0, math.ceil(tokens - 1e-6))
+def _whole(tokens: float) -> int:
+    return max(0, math.floor(tokens + 0.5))

@@ -132,13 +132,14 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
         window=_LONG if b"context-1m" in betas else None,
         sender=fields.get("metadata"),
         choice=fields.get("tool_choice"),
-        thinks=_asks_for_thinking(text, nested(text, fields, "thinking", "type")),
+        thinks=_is_told_to_think(text, nested(text, fields, "thinking", "type")),
         schema=nested(text, fields, "output_config", "format") or fields.get("output_format"),
     )
 
 
-def _asks_for_thinking(text: bytes, span: Span | None) -> bool:
-    return span is not None and text[slice(*span)] in (b'"enabled"', b'"adaptive"')
+def _is_told_to_think(text: bytes, span: Span | None) -> bool:
+    """Whether thinking is on. Models that decide for themselves ("adaptive") are told nothing."""
+    return span is not None and text[slice(*span)] == b'"enabled"'
 
 
 def parse(raw: bytes) -> Message:
