@@ -150,7 +150,7 @@ def case(api: Api, row: Json) -> Case:
 
 
 def _images(message: Message, family: Family) -> float:
-    return sum(family.image.tokens(picture) for picture in pictures_of(message))
+    return sum(family.image.tokens(*shown) for shown in pictures_of(message))
 
 
 def compact(value: Json) -> str:

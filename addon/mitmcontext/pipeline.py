@@ -251,12 +251,12 @@ def assess(
     if forwarded is not sent:
         made = known.count(forwarded.api, forwarded.family, forwarded.request, forwarded.facts)
     scale = scale_of(fixed + sum(made), fixed)
-    scaled = scale.each(each)
+    scaled = scale.each(each, [end - start for start, end in sent.request.spans])
     base = round(fixed + scale.offset)
     total = base + sum(scaled)
     after = total
     if laid.found is not None:
-        after = base + _scaled(laid.found.entry.edits, scaled, made, scale)
+        after = base + _scaled(sent, laid.found.entry.edits, scaled, made, scale)
     room = window.room(sent.request.max_output)
     return Assessment(
         level=level_of(after, room, thresholds),
@@ -273,23 +273,24 @@ def assess(
 
 
 def _scaled(
-    edits: Sequence[FrozenEdit], scaled: Sequence[int], estimates: Sequence[int], scale: Scale
+    sent: Reading,
+    edits: Sequence[FrozenEdit],
+    scaled: Sequence[int],
+    estimates: Sequence[int],
+    scale: Scale,
 ) -> int:
     """The provider's tokens of a history with edits laid over it.
 
     What is left of a message is taken to have as many tokens per estimated one as it had whole.
     """
-    edited = {edit.message: edit for edit in edits}
-    total, made = 0, iter(estimates)
-    for at, own in enumerate(scaled):
-        edit = edited.get(at)
-        if edit is None:
-            next(made)
-            total += own
-        elif edit.part != WHOLE:
-            total += scale.of(next(made), at)
-        elif edit.text is not None:
-            total += scale.of(next(made), None)
+    folded = {edit.message for edit in edits if edit.part == WHOLE}
+    edited = {edit.message for edit in edits}
+    standing = iter([at for at in range(len(scaled)) if at not in folded])
+    total = 0
+    for is_note, estimate in zip(are_notes(sent.api, sent.request, edits), estimates, strict=True):
+        at = None if is_note else next(standing)
+        own = at is not None and at not in edited
+        total += scaled[at] if own and at is not None else scale.of(estimate, at)
     return total
 
 
@@ -364,7 +365,9 @@ def _finish(
         raise Broken(fault)
     forwarded = read(sent.api, sent.family, made, seed, known)
     estimates = known.count(sent.api, sent.family, made, forwarded.facts)
-    total = assessment.fixed + _scaled(edits, assessment.sent_tokens, estimates, assessment.scale)
+    total = assessment.fixed + _scaled(
+        sent, edits, assessment.sent_tokens, estimates, assessment.scale
+    )
     if not is_worthwhile(assessment.forwarded, total, assessment.room):
         if total > assessment.room:
             return f"what must stay does not fit: {total:,} of {assessment.room:,} tokens"

@@ -60,6 +60,22 @@ def at_least(low: int) -> Callable[[str], int]:
     return read
 
 
+def amount(text: str) -> float:
+    """A number that is not below 0, such as 0.25."""
+    try:
+        found = float(text.strip())
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1e9:
+        raise BadSetting("must be a number of 0 or more, such as 0.25")
+    return found
+
+
+def if_set[T](read: Callable[[str], T]) -> Callable[[str], T | None]:
+    """As `read`; None for nothing."""
+    return lambda text: read(text) if text.strip() else None
+
+
 _ON: Final = ("true", "yes", "on", "1")
 _OFF: Final = ("false", "no", "off", "0")
 _DAYS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -191,6 +207,30 @@ class Settings:
         at_least(10),
         "How many conversations' token counts are kept in memory, at 48 KB each (a conversation of "
         "a hundred and forty messages). Read at the start.",
+    )
+    enable_accurate_token_counting: bool = setting(
+        "true",
+        switch,
+        "Count with a real tokenizer. Without, a token is taken for four characters, which is off "
+        "by a fifth and more.",
+    )
+    base_image_tokens: int | None = setting(
+        "",
+        if_set(at_least(0)),
+        "Tokens of an image, whatever it is. Empty: by the provider's own formula, from the "
+        "image's width and height, unless one of the next two is set.",
+    )
+    image_tokens_per_char: float | None = setting(
+        "",
+        if_set(amount),
+        "Tokens of an image on top of BASE_IMAGE_TOKENS (85), for each character of what stands "
+        "beside it in the same message and describes it (0.25). Empty: as above.",
+    )
+    enable_dynamic_image_tokens: bool | None = setting(
+        "",
+        if_set(switch),
+        "true: an image costs more by its description (IMAGE_TOKENS_PER_CHAR). false: "
+        "BASE_IMAGE_TOKENS is all. Empty: as above.",
     )
     context_cache_size: int = setting(
         "100",

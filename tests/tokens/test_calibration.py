@@ -28,7 +28,7 @@ TOOLS = Shape("tools", "tools 7")
 def expected(calibration: Calibration, estimated: int, shape: Shape = PLAIN) -> int:
     """What the first request of a conversation is expected to have, all of it one message."""
     scale = calibration.scale("key", shape, None, estimated, 0)
-    return round(scale.offset) + sum(scale.each([estimated]))
+    return round(scale.offset) + sum(scale.each([estimated], [4 * estimated]))
 
 
 def taught(*pairs: tuple[int, int], shape: Shape = PLAIN) -> Calibration:
@@ -97,7 +97,7 @@ def test_what_was_learned_survives_being_kept() -> None:
 
 def test_kept_nonsense_is_left_out() -> None:
     calibration = Calibration()
-    calibration.restore("key", ([40.0, -1.0], [0.01], {"no tools": [(10, 10**9)]}))
+    calibration.restore("key", ([40.0, -1.0], [(-1, 4, 5)], {"no tools": [(10, 10**9)]}))
     assert expected(calibration, 5_000) == 5_000
 
 
@@ -118,8 +118,10 @@ class Talk:
         self.calibration = Calibration()
         self.hidden = hidden
         self.ratio = ratio
+        self.density = 3.6
         self.estimates: list[int] = []
         self.real: list[float] = []
+        self.sizes: list[int] = []
         self.anchor: Anchor | None = None
         self.errors: list[float] = []
 
@@ -127,17 +129,26 @@ class Talk:
         self.estimates += estimates
         ratio = self.ratio()
         self.real += [ratio * estimate for estimate in estimates]
+        self.sizes += [round(self.density * estimate) for estimate in estimates]
 
     def ask(self, reported: int | None = None) -> None:
         """A request with all messages, and its answer; the provider's figure may be odd."""
         total = sum(self.estimates)
         scale = self.calibration.scale("key", PLAIN, self.anchor, total, 0)
-        found = round(scale.offset) + sum(scale.each(self.estimates))
+        found = round(scale.offset) + sum(scale.each(self.estimates, self.sizes))
         real = round(self.hidden + sum(self.real))
         self.errors.append(abs(found / real - 1))
         known = len(self.anchor.ratios) // 2 if self.anchor else 0
+        each = scale.each(self.estimates, self.sizes)
         grown = sum(self.estimates[known:]) if self.anchor else None
-        told = Report(total, reported or real, grown, len(self.estimates))
+        told = Report(
+            total,
+            reported or real,
+            grown,
+            sum(self.sizes[known:]),
+            sum(each[known:]),
+            len(self.estimates),
+        )
         self.anchor = self.calibration.learn("key", PLAIN, told, scale, found, self.anchor)
 
 
@@ -164,6 +175,19 @@ def test_only_what_is_new_can_be_off() -> None:
         talk.say(rng.randrange(50, 900))
         talk.ask()
     assert sum(error > 0.02 for error in talk.errors[1:]) <= 1
+
+
+def test_a_provider_that_counts_bytes_is_understood() -> None:
+    """Its ratio to our tokens depends on how many bytes each of ours has."""
+    rng = random.Random(8)
+    talk = Talk(500, lambda: talk.density / 3.0)
+    talk.say(8_000)
+    talk.ask()
+    for _ in range(40):
+        talk.density = rng.choice((2.0, 2.8, 3.6, 4.4))
+        talk.say(rng.randrange(500, 4_000))
+        talk.ask()
+    assert sum(error > 0.02 for error in talk.errors[10:]) <= 1
 
 
 def test_what_is_left_of_a_message_has_its_ratio() -> None:
@@ -213,5 +237,5 @@ def test_the_anchor_itself_is_exact(hidden: int, turns: list[tuple[int, float]])
         assert anchor is not None
         total = sum(talk.estimates)
         scale = talk.calibration.scale("key", PLAIN, anchor, total, 0)
-        found = round(scale.offset) + sum(scale.each(talk.estimates))
+        found = round(scale.offset) + sum(scale.each(talk.estimates, talk.sizes))
         assert found == pytest.approx(anchor.reported, abs=2)

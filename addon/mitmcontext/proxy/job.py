@@ -78,6 +78,17 @@ class EstimatedAs(NamedTuple):
     anchor: Anchor | None
 
 
+class Grown(NamedTuple):
+    """What came since the conversation's last report.
+
+    `tokens` are uncorrected, `size` is in bytes, `expected` in the provider's tokens.
+    """
+
+    tokens: int
+    size: int
+    expected: int
+
+
 class Estimated(NamedTuple):
     """How the estimate of what was forwarded came about: to learn from its answer.
 
@@ -88,7 +99,7 @@ class Estimated(NamedTuple):
 
     by: EstimatedAs
     tokens: int
-    grown: int | None
+    grown: Grown | None
     notes: int
     expected: int
     scale: Scale

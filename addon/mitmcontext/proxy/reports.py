@@ -27,7 +27,7 @@ _KEPT: Final = 30 * 86_400.0
 # A client's next request holds the model's answer and what follows it: a few messages more.
 _ANCHORS_ASKED: Final = 12
 _KEPT_DECODER: Final = msgspec.msgpack.Decoder(Kept)
-_ANCHOR_DECODER: Final = msgspec.msgpack.Decoder(Anchor)
+_ANCHOR_DECODER: Final = msgspec.msgpack.Decoder(tuple[bytes, Anchor])
 _log: Final = logging.getLogger(__name__)
 
 
@@ -78,14 +78,14 @@ class Reports:
         return self._calibration.scale(key, shape, anchor, estimated, fixed)
 
     def learn(
-        self, estimated_as: EstimatedAs, answered: Answered, chain: bytes = b""
+        self, estimated_as: EstimatedAs, answered: Answered, chain: bytes
     ) -> Callable[[], None] | None:
         """Take note of one answer; what is left to be done off the event loop, if anything.
 
         Args:
             estimated_as: what the request was estimated by.
             answered: the request and what the provider said of it.
-            chain: what the conversation is recognised by, to write its anchors now and then.
+            chain: what the conversation's newest report is kept under.
         """
         key, shape, anchor = estimated_as
         link, report, expected, scale = answered
@@ -105,7 +105,7 @@ class Reports:
                 kept = msgspec.msgpack.encode(self._calibration.kept(key))
                 far.set(self._named_calibration(key), kept, _KEPT)
             if chain in due:
-                far.set(self._named_anchor(link), msgspec.msgpack.encode(found), _KEPT)
+                far.set(self._named_anchor(chain), msgspec.msgpack.encode((link, found)), _KEPT)
 
         return write
 
@@ -114,25 +114,21 @@ class Reports:
         far = self._far
         if far is None:
             return
-        latest = list(links[-_ANCHORS_ASKED:])
         with self._lock:
-            known = any(link in self._anchors for link in latest)
+            known = any(link in self._anchors for link in links[-_ANCHORS_ASKED:])
             fresh = key not in self._read
             self._read[key] = True
-        wanted = {}
-        if fresh or self._shared:
-            wanted[self._named_calibration(key)] = b""
-        if not known or self._shared:
-            wanted |= {self._named_anchor(link): link for link in latest}
-        if not wanted:
-            return
+        calibration, anchor = self._named_calibration(key), self._named_anchor(chain_of(links))
+        wanted = [calibration] if fresh or self._shared else []
+        wanted += [anchor] if not known or self._shared else []
+        found = far.get_latest(wanted) if wanted else {}
         try:
-            for name, kept in far.get_latest(wanted).items():
-                if wanted[name]:
-                    with self._lock:
-                        self._anchors[wanted[name]] = _ANCHOR_DECODER.decode(kept)
-                else:
-                    self._calibration.restore(key, _KEPT_DECODER.decode(kept))
+            if calibration in found:
+                self._calibration.restore(key, _KEPT_DECODER.decode(found[calibration]))
+            if anchor in found:
+                link, kept = _ANCHOR_DECODER.decode(found[anchor])
+                with self._lock:
+                    self._anchors[link] = kept
         except msgspec.MsgspecError:
             _log.warning("mitmcontext: what was kept of a provider's counts could not be read")
 
@@ -144,7 +140,12 @@ class Reports:
             self._read.clear()
 
     def _named_calibration(self, key: str) -> bytes:
-        return self._named(b"calibration 2 " + key.encode())
+        return self._named(b"calibration 3 " + key.encode())
 
-    def _named_anchor(self, link: bytes) -> bytes:
-        return self._named(b"anchor " + link)
+    def _named_anchor(self, chain: bytes) -> bytes:
+        return self._named(b"anchor 2 " + chain)
+
+
+def chain_of(links: Sequence[bytes]) -> bytes:
+    """What a conversation's newest report is kept under: how it begins, as its forks do, too."""
+    return links[min(1, len(links) - 1)]

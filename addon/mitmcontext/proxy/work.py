@@ -33,6 +33,7 @@ from mitmcontext.proxy.job import (
     Claim,
     Estimated,
     EstimatedAs,
+    Grown,
     Job,
     Ready,
     Result,
@@ -41,7 +42,7 @@ from mitmcontext.proxy.job import (
     may_step,
 )
 from mitmcontext.proxy.prefixes import Break, Prefixes, mark_of
-from mitmcontext.proxy.reports import Answered, Reports
+from mitmcontext.proxy.reports import Answered, Reports, chain_of
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.tenant import keyed
 from mitmcontext.recollect import Recollection, Recollections
@@ -244,7 +245,8 @@ class Worker:
         answered = self._answered(result, too_long.sent or 0)
         if answered is not None and result.estimated is not None:
             # No anchor casts doubt on what the provider says when it refuses.
-            self._reports.learn(result.estimated.by._replace(anchor=None), answered)
+            chain = chain_of(result.ready.laid.sent.links)
+            self._reports.learn(result.estimated.by._replace(anchor=None), answered, chain)
         window = too_long.window
         if window is None:
             # What was refused as too long does not fit, whatever the table says.
@@ -276,8 +278,8 @@ class Worker:
         answered = self._answered(result, reported)
         if answered is None or result.estimated is None:
             return
-        links = result.ready.laid.sent.links
-        write = self._reports.learn(result.estimated.by, answered, links[min(1, len(links) - 1)])
+        chain = chain_of(result.ready.laid.sent.links)
+        write = self._reports.learn(result.estimated.by, answered, chain)
         if write is not None:
             self._pool.submit(write)
 
@@ -286,11 +288,13 @@ class Worker:
         if estimated is None or ready.request.hidden or reported <= 0:
             return None
         went = ready.laid.sent if ready.observed else result.forwarded
-        links = ready.laid.sent.links
+        links, grown = ready.laid.sent.links, estimated.grown
         report = Report(
             estimated=estimated.tokens,
             reported=reported,
-            grown=estimated.grown,
+            grown=grown.tokens if grown else None,
+            grown_size=grown.size if grown else 0,
+            grown_expected=grown.expected if grown else 0,
             messages=len(links),
             notes=estimated.notes,
             forwarded=went.links[-1],
@@ -374,7 +378,7 @@ class Worker:
         if job.login and (principal := job.api.principal(job.path, request)):
             job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
         seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
-        family = family_of(request.model, job.api.name)
+        family = family_of(request.model, job.api.name, _asked(settings))
         sent = pipeline.read(job.api, family, request, seed, self.known, recollection.stretch)
         return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
 
@@ -505,7 +509,14 @@ class Worker:
             notes = pipeline.notes_of(laid.sent, laid.found.entry.edits, each)
         grown = None
         if by.anchor is not None and by.anchor.forwarded in links:
-            grown = sum(each[links.index(by.anchor.forwarded) + 1 :])
+            # What came since stands at the end, of what the client sent as of what is forwarded.
+            new = len(links) - 1 - links.index(by.anchor.forwarded)
+            places = ready.request.spans[len(ready.request.spans) - new :]
+            grown = Grown(
+                tokens=sum(each[len(each) - new :]),
+                size=sum(end - start for start, end in places),
+                expected=sum(assessment.sent_tokens[len(assessment.sent_tokens) - new :]),
+            )
         tokens = fixed + sum(each)
         return Estimated(by, tokens, grown, notes, expected, assessment.scale)
 

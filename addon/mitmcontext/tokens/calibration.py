@@ -22,13 +22,24 @@ from typing import Final, NamedTuple
 from cachetools import LRUCache
 
 REPORTS_KEPT: Final = 5
-SLOPES_KEPT: Final = 9
+GROWTHS_KEPT: Final = 40
 LOWEST, HIGHEST = 0.5, 3.0
 """Bounds of the provider's tokens per estimated token."""
 MOST_HIDDEN: Final = 20_000
 """So many tokens may a provider add that no estimate sees: prompts of its own, tools' wrapping."""
 SMALLEST_ESTIMATE: Final = 1_000  # below, constants weigh more than text: it says nothing of ratios
-_SMALLEST_GROWTH: Final = 300
+_SMALLEST_GROWTH: Final = 100
+# Less than this share of an estimate is no count of the whole: the rest was in a cache.
+_LOWEST_REPORT: Final = 0.4
+# Bytes per token of usual text as JSON has it, and of the most regular.
+_USUAL_BYTES: Final = 3.6
+_MOST_BYTES: Final = 8.0
+# In tokens: how much the prior weighs against what was seen, and one turn at most.
+_PRIOR: Final = 1_000.0
+_PRIOR_TILT: Final = 2_000.0
+_MOST_WEIGHT: Final = 4_000
+_MOST_TILT: Final = 0.4
+_ENOUGH: Final = 6
 # Of so few new tokens rounding says more than the text.
 _SMALLEST_RATIO: Final = 50
 # A report that is this far from what the one before it lets expect is doubted once.
@@ -45,6 +56,8 @@ class Report(NamedTuple):
         reported: by the provider.
         grown: the part of the estimate that came since the conversation's last report, where
             nothing else changed; None where that cannot be said.
+        grown_size: its bytes.
+        grown_expected: what was expected of it, in the provider's tokens.
         messages: how many the client sent.
         notes: the part of the estimate that takes the place of several messages.
         forwarded: the last link of the history as it was forwarded.
@@ -53,6 +66,8 @@ class Report(NamedTuple):
     estimated: int
     reported: int
     grown: int | None = None
+    grown_size: int = 0
+    grown_expected: int = 0
     messages: int = 0
     notes: int = 0
     forwarded: bytes = b""
@@ -84,20 +99,29 @@ class Anchor(NamedTuple):
 class Scale(NamedTuple):
     """From estimates to the provider's tokens: each message by its ratio, and an offset for all.
 
-    `ratios` are those of an anchor, for the client's first messages; all else goes by `slope`.
+    `ratios` are those of an anchor, for the client's first messages; all else goes by `slope`,
+    and by `tilt` for each byte per token more than usual: tokenizers differ most where text has
+    few bytes per token (numbers, listings, other scripts).
     """
 
     slope: float = 1.0
     offset: float = 0.0
     ratios: bytes = b""
+    tilt: float = 0.0
 
-    def each(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        """The provider's tokens of the client's messages, by their estimates."""
+    def each(self, tokens: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
+        """The provider's tokens of the client's messages, by their estimates and their bytes."""
         known = struct.unpack(f"<{len(self.ratios) // 2}H", self.ratios)
-        slope = self.slope
         found = [round(own * ratio / 1_000) for own, ratio in zip(tokens, known, strict=False)]
-        found += [round(own * slope) for own in tokens[len(known) :]]
+        new = zip(tokens[len(known) :], sizes[len(known) :], strict=True)
+        found += [round(own * self.ratio(own, size)) for own, size in new]
         return tuple(found)
+
+    def ratio(self, tokens: int, size: int) -> float:
+        """The provider's tokens per estimated one of a text of so many estimated ones and bytes."""
+        if not self.tilt or tokens <= 0:
+            return self.slope
+        return _bounded(self.slope + self.tilt * (min(size / tokens, _MOST_BYTES) - _USUAL_BYTES))
 
     def of(self, tokens: int, at: int | None) -> int:
         """The provider's tokens of what is left of the client's message `at`, or of a note."""
@@ -116,18 +140,21 @@ class Shape(NamedTuple):
 Pair = tuple[int, int]
 """Uncorrected estimate and reported size."""
 
+Growth = tuple[int, int, int]
+"""Of what came in one turn: uncorrected estimate, bytes, the provider's tokens."""
+
 
 @dataclass(slots=True)
 class _Learned:
     """What is known of one host, model and tenant; the newest last."""
 
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS_KEPT))
-    slopes: deque[float] = field(default_factory=lambda: deque(maxlen=SLOPES_KEPT))
+    growths: deque[Growth] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
     shapes: LRUCache[str, deque[Pair]] = field(default_factory=lambda: LRUCache(_SHAPES))
 
 
-Kept = tuple[list[float], list[float], dict[str, list[Pair]]]
-"""Ratios, slopes, and reports by shape: what outlives the process."""
+Kept = tuple[list[float], list[Growth], dict[str, list[Pair]]]
+"""Ratios, growths, and reports by shape: what outlives the process."""
 
 
 class Calibration:
@@ -161,10 +188,12 @@ class Calibration:
             self._learn(key, shape, report, before)
         reported = expected if odd else report.reported
         ratio, off, grown = scale.slope, float(reported - expected), report.grown
+        if grown is not None:
+            ratio = round(scale.ratio(grown, report.grown_size), 3)
         if before is not None and not odd and grown is not None and grown >= _SMALLEST_RATIO:
             # What came since explains the whole difference to the report before.
             ratio = round(_bounded((reported - before.reported) / grown), 3)
-            off -= grown * (ratio - scale.slope)
+            off -= grown * ratio - report.grown_expected
         new = report.messages - len(scale.ratios) // 2
         ratios = scale.ratios + round(1_000 * ratio).to_bytes(2, "little") * max(0, new)
         return Anchor(
@@ -185,7 +214,7 @@ class Calibration:
                     learned.shapes[name] = reports
             elif report.grown is not None and report.grown >= _SMALLEST_GROWTH:
                 grown = report.reported - before.reported
-                learned.slopes.append(_bounded(grown / report.grown))
+                learned.growths.append((report.grown, report.grown_size, max(0, grown)))
 
     def scale(
         self, key: str, shape: Shape, anchor: Anchor | None, estimated: int, fixed: int
@@ -201,24 +230,24 @@ class Calibration:
         """
         with self._lock:
             learned = self._learned.get(key)
-            slopes = list(learned.slopes) if learned else []
+            growths = list(learned.growths) if learned else []
             ratios = list(learned.ratios) if learned else []
             names = [name for name in shape if learned and name in learned.shapes]
             reports = list(learned.shapes[names[-1]]) if learned and names else []
         if anchor is not None:
             # What one report was off by may be a constant as well as a share: half of it, then.
             guess = 1.0 + (median(ratios) - 1.0) / 2 if ratios else 1.0
-            slope = median(slopes) if slopes else guess
+            slope, tilt = _fitted(growths, guess)
             # What notes had by the slope of that time they have by today's.
             moved = (anchor.slope - slope) * anchor.notes
-            return Scale(slope, anchor.offset + moved, anchor.ratios)
-        slope = median(slopes) if slopes else 1.0
+            return Scale(slope, anchor.offset + moved, anchor.ratios, tilt)
+        slope = _fitted(growths, 1.0)[0] if growths else 1.0
         if reports:
             whole = estimated + _middle([_off_by(one, estimated, slope) for one in reports])
         else:
             whole = estimated * (median(ratios) if ratios else 1.0)
         whole = min(max(whole, LOWEST * estimated), HIGHEST * estimated + MOST_HIDDEN)
-        if not slopes and estimated > 0:
+        if not growths and estimated > 0:
             slope = _bounded(whole / estimated)
         return Scale(slope, whole - fixed - slope * (estimated - fixed))
 
@@ -227,14 +256,14 @@ class Calibration:
         with self._lock:
             learned = self._learned.get(key) or _Learned()
             shapes = {name: list(reports) for name, reports in learned.shapes.items()}
-            return list(learned.ratios), list(learned.slopes), shapes
+            return list(learned.ratios), list(learned.growths), shapes
 
     def restore(self, key: str, kept: Kept) -> None:
         """Take over what was learned elsewhere, in place of what was known here."""
-        ratios, slopes, shapes = kept
+        ratios, growths, shapes = kept
         learned = _Learned()
         learned.ratios.extend(_sound(ratios))
-        learned.slopes.extend(_sound(slopes))
+        learned.growths.extend(one for one in growths if min(one) >= 0 < one[0])
         for name, pairs in shapes.items():
             sane = [(one, other) for one, other in pairs if _is_sane(Report(one, other))]
             if sane:
@@ -270,10 +299,44 @@ def _middle(found: list[float]) -> float:
     return min(found, key=abs) if len(found) == 2 else median(found)
 
 
+def _fitted(growths: Sequence[Growth], guess: float) -> tuple[float, float]:
+    """The provider's tokens per estimated one, and how that moves with the bytes per token.
+
+    A line through what each turn added, weighted by its tokens, towards `guess` and no tilt by a
+    prior that a few thousand tokens outweigh. What lies far off is left out of a second fit.
+    """
+    points = [
+        (min(size / tokens, _MOST_BYTES) - _USUAL_BYTES, _bounded(told / tokens), tokens)
+        for tokens, size, told in growths
+    ]
+    slope, tilt = _line(points, guess)
+    if len(points) >= _ENOUGH:
+        off = [abs(ratio - slope - tilt * x) for x, ratio, _ in points]
+        most = max(3 * median(off), 0.02)
+        near = [point for point, far in zip(points, off, strict=True) if far <= most]
+        slope, tilt = _line(near, guess)
+    return slope, tilt
+
+
+def _line(points: Sequence[tuple[float, float, int]], guess: float) -> tuple[float, float]:
+    """The weighted least squares with a prior: ratio = slope + tilt * x."""
+    weights = [min(tokens, _MOST_WEIGHT) for _, _, tokens in points]
+    whole = _PRIOR + sum(weights)
+    first = sum(w * x for w, (x, _, _) in zip(weights, points, strict=True))
+    second = _PRIOR_TILT + sum(w * x * x for w, (x, _, _) in zip(weights, points, strict=True))
+    told = _PRIOR * guess + sum(w * y for w, (_, y, _) in zip(weights, points, strict=True))
+    tilted = sum(w * x * y for w, (x, y, _) in zip(weights, points, strict=True))
+    scale = whole * second - first * first
+    slope = (told * second - tilted * first) / scale
+    tilt = (tilted * whole - told * first) / scale
+    return _bounded(slope), min(max(tilt, -_MOST_TILT), _MOST_TILT)
+
+
 def _is_sane(report: Report) -> bool:
     """Whether a provider may have counted so much, or so little, for what was sent."""
     estimated, reported = report.estimated, report.reported
-    return estimated > 0 < reported and estimated / 5 <= reported <= 5 * estimated + MOST_HIDDEN
+    low = _LOWEST_REPORT * estimated
+    return estimated > 0 < reported and low <= reported <= 5 * estimated + MOST_HIDDEN
 
 
 def _is_odd(report: Report, expected: int, before: Anchor | None) -> bool:

@@ -47,7 +47,7 @@ class Outside:
 
 def message_tokens(message: Message, family: Family, count: Count) -> int:
     """Input tokens of one message."""
-    images = sum(family.image.tokens(picture) for picture in pictures_of(message))
+    images = sum(family.image.tokens(*shown) for shown in pictures_of(message))
     return _whole(family.weigh(message_counts(message, count)) + images)
 
 
@@ -136,12 +136,16 @@ def _tool_text(offered: list[tools.Tool], form: str, count: Count) -> int:
     return sum(count(tools.described(tool)) for tool in offered)
 
 
-def pictures_of(message: Message) -> Iterator[Picture]:
-    """The images of a message; those that nobody looked at have no size."""
+def pictures_of(message: Message) -> Iterator[tuple[Picture, int]]:
+    """The images of a message, each with the characters of text in the same message.
+
+    Those that nobody looked at have no size.
+    """
+    beside = sum(len(part.text) for part in message.parts)
     for part in message.parts:
         shown = max(part.images, 1 if part.kind is Kind.IMAGE else 0)
-        yield from part.pictures[:shown]
-        yield from (Picture() for _ in range(shown - len(part.pictures)))
+        unseen = (Picture() for _ in range(shown - len(part.pictures)))
+        yield from ((picture, beside) for picture in (*part.pictures[:shown], *unseen))
 
 
 def _whole(tokens: float) -> int:

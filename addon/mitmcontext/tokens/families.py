@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mitmcontext.models.names import longest_match, plain
 from mitmcontext.tokens.images import Price
+from mitmcontext.tokens.vocabulary import CHARACTERS
 
 ANY: Final = "*"  # the pattern of unknown models
 CHAT: Final = "OpenAI Chat Completions"
@@ -51,19 +52,44 @@ class Family:
         return sum(number * weights.get(name, 0.0) for name, number in counts.items())
 
 
+class Asked(NamedTuple):
+    """How to count, where somebody wants it otherwise than the provider does.
+
+    Attributes:
+        accurate: with a real vocabulary; a token is four characters without.
+        base: tokens of an image; 85 if only one of the others is set.
+        per_char: more tokens for each character of its description; 0.25 likewise.
+        dynamic: whether descriptions count at all; they do if not said otherwise.
+    """
+
+    accurate: bool = True
+    base: int | None = None
+    per_char: float | None = None
+    dynamic: bool | None = None
+
+    def price(self) -> Price | None:
+        """What an image costs; None where nothing was said of it."""
+        if self.base is None and self.per_char is None and self.dynamic is None:
+            return None
+        base = 85 if self.base is None else self.base
+        per_char = 0.25 if self.per_char is None else self.per_char
+        return Price("described", base, 0.0 if self.dynamic is False else per_char)
+
+
 @lru_cache(maxsize=1_000)
-def family_of(model: str, api: str = "") -> Family:
+def family_of(model: str, api: str = "", asked: Asked = Asked()) -> Family:  # noqa: B008  a value
     """The family of a model, as the request names it; unknown models have one of their own.
 
     Args:
         model: its name, with or without vendor, region and date.
         api: the name of the API (`Api.name`), for those that count a model in a way of their own.
+        asked: how to count.
     """
     families, images = _tables()
     if api == CHAT and model.startswith(_THROUGH_RESPONSES):
         api = RESPONSES
-    price = images[longest_match(images, plain(model)) or ANY]
-    return _family(row_of(families, model, api), price)
+    price = asked.price() or images[longest_match(images, plain(model)) or ANY]
+    return _family(row_of(families, model, api), price, "" if asked.accurate else CHARACTERS)
 
 
 def all_families() -> tuple[Family, ...]:
@@ -75,11 +101,12 @@ def all_families() -> tuple[Family, ...]:
 Row = Mapping[str, Any]
 
 
-def _family(row: Row, image: Price) -> Family:
-    said = repr((sorted(row["weights"].items()), row["encoding"], row["form"], image)).encode()
+def _family(row: Row, image: Price, encoding: str = "") -> Family:
+    encoding = encoding or row["encoding"]
+    said = repr((sorted(row["weights"].items()), encoding, row["form"], image)).encode()
     return Family(
         name=row["name"],
-        encoding=row["encoding"],
+        encoding=encoding,
         form=row["form"],
         weights=row["weights"],
         image=image,

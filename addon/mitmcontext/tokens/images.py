@@ -23,15 +23,18 @@ class Price:
 
     `flat`: `a` tokens each. `tiles`: `a` and `b` for each tile. `patches`: `a` for each patch and
     `b`. `area`: at most `a` pixels on the long side and `b` tokens. `crops`: `a` for each crop.
-    `rows`: at most `a` pixels on a side, patches of `b`.
+    `rows`: at most `a` pixels on a side, patches of `b`. `described`: `a` tokens, and `b` for each
+    character of what describes it.
     """
 
     formula: str
     a: float = 0.0
     b: float = 0.0
 
-    def tokens(self, picture: Picture) -> float:
-        """What the image costs in tokens."""
+    def tokens(self, picture: Picture, description: int = 0) -> float:
+        """What the image costs in tokens; `description` is in characters."""
+        if self.formula == "described":
+            return self.a + self.b * description
         width, height = picture.width, picture.height
         if not (width and height):
             width, height = ASSUMED
