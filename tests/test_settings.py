@@ -24,9 +24,18 @@ def test_the_defaults_are_the_specifications() -> None:
     assert (found.context_max_body, found.condensation_min_messages) == (32 << 20, 3)
 
 
+OF_THE_SPECIFICATION = {
+    "ENABLE_ACCURATE_TOKEN_COUNTING",
+    "BASE_IMAGE_TOKENS",
+    "IMAGE_TOKENS_PER_CHAR",
+    "ENABLE_DYNAMIC_IMAGE_TOKENS",
+}
+
+
 def test_each_setting_is_declared_with_help() -> None:
     for item in declared():
-        assert item.name.startswith(("context_", "condensation_", "cache_", "tiktoken_"))
+        own = ("context_", "condensation_", "cache_", "tiktoken_")
+        assert item.name.startswith(own) or item.name.upper() in OF_THE_SPECIFICATION
         assert item.metadata["help"].endswith(".")
         assert isinstance(item.metadata["default"], str | tuple)
         choices = item.metadata["choices"]
@@ -68,6 +77,13 @@ def test_other_variables_do_not_matter() -> None:
 # What may be set.
 
 GOOD: list[Any] = [
+    ("enable_accurate_token_counting", "false", False),
+    ("base_image_tokens", "", None),
+    ("base_image_tokens", "1000", 1_000),
+    ("image_tokens_per_char", "0.25", 0.25),
+    ("image_tokens_per_char", "0", 0.0),
+    ("enable_dynamic_image_tokens", "", None),
+    ("enable_dynamic_image_tokens", "false", False),
     ("context_mode", " Observe ", "observe"),
     ("context_attested", "condense", "condense"),
     ("context_windows", ["gpt-*=128000", "x=1_000_000"], (("gpt-*", 128_000), ("x", 1_000_000))),
@@ -85,6 +101,11 @@ GOOD: list[Any] = [
     ("condensation_target", "30%", 0.3),
 ]
 BAD: list[Any] = [
+    ("base_image_tokens", "-1", "whole number of 0 or more"),
+    ("image_tokens_per_char", "a quarter", "a number of 0 or more"),
+    ("image_tokens_per_char", "-0.25", "a number of 0 or more"),
+    ("image_tokens_per_char", "inf", "a number of 0 or more"),
+    ("enable_dynamic_image_tokens", "perhaps", "true or false"),
     ("context_mode", "on", "condense, observe, off"),
     ("context_attested", "yes", "auto"),
     ("context_windows", ["claude"], "GLOB=TOKENS"),

@@ -183,7 +183,7 @@ class Settings:
         ATTESTED,
     )
     context_websocket: str = setting(
-        "observe",
+        "condense",
         one_of(*WEBSOCKET),
         "OpenAI Responses over a WebSocket, as Codex sends it. observe: count it and let every "
         "frame pass. fallback: refuse the WebSocket (426), whereupon the client sends the same by "

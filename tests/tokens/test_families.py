@@ -8,9 +8,9 @@ from importlib.resources import files
 import pytest
 
 from mitmcontext.tokens.estimate import message_counts
-from mitmcontext.tokens.families import CHAT, RESPONSES, family_of
+from mitmcontext.tokens.families import CHAT, RESPONSES, Asked, family_of
 from mitmcontext.tokens.images import Price
-from mitmcontext.tokens.vocabulary import SHA256
+from mitmcontext.tokens.vocabulary import SHA256, count, load
 from mitmcontext.values import Message, Picture
 
 
@@ -104,6 +104,34 @@ def test_a_screenshot_costs_what_the_provider_says(model: str, tokens: int) -> N
 def test_what_counts_alike_has_one_mark() -> None:
     assert family_of("gpt-4o").mark == family_of("gpt-4o-2024-08-06").mark
     assert family_of("gpt-4o").mark != family_of("gpt-4o-mini").mark, "images cost another price"
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        pytest.param(Asked(), 85 + 170 * 6, id="nothing: the provider's formula"),
+        pytest.param(Asked(base=1_000, dynamic=False), 1_000, id="a flat figure"),
+        pytest.param(Asked(dynamic=False), 85, id="the specification's flat figure"),
+        pytest.param(Asked(dynamic=True), 85 + 25, id="the specification's by description"),
+        pytest.param(Asked(per_char=0.5), 85 + 50, id="another price for each character"),
+        pytest.param(Asked(base=10), 10 + 25, id="another base"),
+        pytest.param(
+            Asked(base=10, per_char=0.5, dynamic=False), 10, id="descriptions not counted"
+        ),
+    ],
+)
+def test_an_image_costs_what_was_asked_for(asked: Asked, tokens: int) -> None:
+    assert family_of("gpt-4o", CHAT, asked).image.tokens(Picture(1_920, 1_080), 100) == tokens
+
+
+def test_a_token_may_be_four_characters() -> None:
+    family = family_of("gpt-3.5-turbo", CHAT, Asked(accurate=False))
+    encoding = load(family.encoding)
+    assert [count(encoding, "x" * length) for length in (0, 1, 4, 5, 100_000)] == [
+        *(0, 1, 1, 2),
+        25_000,
+    ]
+    assert family.mark != family_of("gpt-3.5-turbo", CHAT).mark
 
 
 COUNTED = {*message_counts(Message("user", (), b""), len), "text", "thinking", "name", "call"} | {

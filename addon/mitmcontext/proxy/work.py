@@ -53,7 +53,7 @@ from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens import vocabulary
 from mitmcontext.tokens.calibration import Report, Shape
 from mitmcontext.tokens.estimate import Count
-from mitmcontext.tokens.families import family_of
+from mitmcontext.tokens.families import Asked, family_of
 from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing, TooLong
 from mitmcontext.wire.api import digest, message_of
 
@@ -609,12 +609,21 @@ class Worker:
 def _named_analysis(ready: Ready, asked: object) -> bytes:
     """Everything that an assessment depends on, as one digest."""
     request, laid = ready.request, ready.laid
-    beside = [
-        request.body[slice(*place)] if place else b"" for place in (request.system, request.tools)
-    ]
+    places = (request.system, request.tools, request.choice, request.schema)
+    beside = [request.body[slice(*place)] if place else b"" for place in places]
     links = (laid.sent.links[-1], laid.forwarded.links[-1])
-    family = laid.sent.family.name.encode()
+    family = f"{laid.sent.family.name}/{laid.sent.family.mark}".encode()
     return digest([*links, *beside, family, repr((asked, request.max_output)).encode()])
+
+
+def _asked(settings: Settings) -> Asked:
+    """How the user wants tokens to be counted."""
+    return Asked(
+        settings.enable_accurate_token_counting,
+        settings.base_image_tokens,
+        settings.image_tokens_per_char,
+        settings.enable_dynamic_image_tokens,
+    )
 
 
 def _size_of(changes: tuple[Change, ...]) -> int:
