@@ -147,7 +147,7 @@ class Talk:
             grown,
             sum(self.sizes[known:]),
             sum(each[known:]),
-            len(self.estimates),
+            tuple(zip(self.estimates[known:], each[known:], strict=True)),
         )
         self.anchor = self.calibration.learn("key", PLAIN, told, scale, found, self.anchor)
 

@@ -93,13 +93,15 @@ class Estimated(NamedTuple):
     """How the estimate of what was forwarded came about: to learn from its answer.
 
     `tokens` are uncorrected and of the whole; `grown` is what of them came since the anchor, where
-    nothing else changed, and `notes` what takes the place of several messages; `expected` is in
-    the provider's tokens.
+    nothing else changed, and `notes` what takes the place of several messages; `new` has estimate
+    and expected tokens of each of the client's messages that came since; `expected` is in the
+    provider's tokens.
     """
 
     by: EstimatedAs
     tokens: int
     grown: Grown | None
+    new: tuple[tuple[int, int], ...]
     notes: int
     expected: int
     scale: Scale

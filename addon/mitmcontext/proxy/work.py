@@ -295,7 +295,7 @@ class Worker:
             grown=grown.tokens if grown else None,
             grown_size=grown.size if grown else 0,
             grown_expected=grown.expected if grown else 0,
-            messages=len(links),
+            new=estimated.new,
             notes=estimated.notes,
             forwarded=went.links[-1],
         )
@@ -518,7 +518,10 @@ class Worker:
                 expected=sum(assessment.sent_tokens[len(assessment.sent_tokens) - new :]),
             )
         tokens = fixed + sum(each)
-        return Estimated(by, tokens, grown, notes, expected, assessment.scale)
+        known = len(assessment.scale.ratios) // 2
+        each, told = assessment.sent_estimates[known:], assessment.sent_tokens[known:]
+        pairs = tuple(zip(each, told, strict=True))
+        return Estimated(by, tokens, grown, pairs, notes, expected, assessment.scale)
 
     def _estimated_as(self, ready: Ready) -> EstimatedAs:
         request = ready.request

@@ -58,7 +58,8 @@ class Report(NamedTuple):
             nothing else changed; None where that cannot be said.
         grown_size: its bytes.
         grown_expected: what was expected of it, in the provider's tokens.
-        messages: how many the client sent.
+        new: estimate and expected tokens of each of the client's messages that the anchor before
+            knew no ratio of.
         notes: the part of the estimate that takes the place of several messages.
         forwarded: the last link of the history as it was forwarded.
     """
@@ -68,7 +69,7 @@ class Report(NamedTuple):
     grown: int | None = None
     grown_size: int = 0
     grown_expected: int = 0
-    messages: int = 0
+    new: tuple[tuple[int, int], ...] = ()
     notes: int = 0
     forwarded: bytes = b""
 
@@ -187,17 +188,24 @@ class Calibration:
         if not odd:
             self._learn(key, shape, report, before)
         reported = expected if odd else report.reported
-        ratio, off, grown = scale.slope, float(reported - expected), report.grown
-        if grown is not None:
-            ratio = round(scale.ratio(grown, report.grown_size), 3)
-        if before is not None and not odd and grown is not None and grown >= _SMALLEST_RATIO:
+        off, factor = float(reported - expected), 1.0
+        if before is not None and not odd and _explains(report):
             # What came since explains the whole difference to the report before.
-            ratio = round(_bounded((reported - before.reported) / grown), 3)
-            off -= grown * ratio - report.grown_expected
-        new = report.messages - len(scale.ratios) // 2
-        ratios = scale.ratios + round(1_000 * ratio).to_bytes(2, "little") * max(0, new)
+            factor = (reported - before.reported) / report.grown_expected
+        ratios = [_thousandths(told * factor / own) if own else 1_000 for own, told in report.new]
+        made = sum(
+            round(own * ratio / 1_000) - told
+            for ratio, (own, told) in zip(ratios, report.new, strict=True)
+        )
+        kept = scale.ratios + struct.pack(f"<{len(ratios)}H", *ratios)
         return Anchor(
-            reported, scale.offset + off, ratios, report.forwarded, scale.slope, report.notes, odd
+            reported,
+            scale.offset + off - made,
+            kept,
+            report.forwarded,
+            scale.slope,
+            report.notes,
+            odd,
         )
 
     def _learn(self, key: str, shape: Shape, report: Report, before: Anchor | None) -> None:
@@ -350,6 +358,15 @@ def _is_odd(report: Report, expected: int, before: Anchor | None) -> bool:
         return True
     grown = report.reported - before.reported
     return not LOWEST * report.grown <= grown <= HIGHEST * report.grown
+
+
+def _explains(report: Report) -> bool:
+    """Whether what came since is all that is new, and enough for a ratio."""
+    return report.grown is not None and min(report.grown, report.grown_expected) >= _SMALLEST_RATIO
+
+
+def _thousandths(ratio: float) -> int:
+    return round(1_000 * _bounded(ratio))
 
 
 def _bounded(ratio: float) -> float:
