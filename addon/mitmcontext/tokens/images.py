@@ -74,11 +74,16 @@ def _area(width: int, height: int, detail: str, longest: float, most: float) -> 
 
 
 def _crops(width: int, height: int, detail: str, crop: float, _: float) -> float:
-    """Gemini 2.0: a small image is one crop; a larger one is cut into several and shown whole."""
+    """Gemini 2.0: a small image is one crop; a larger one is cut into several and shown whole.
+
+    Google scales what is larger than 3,072 pixels down to that.
+    """
     if max(width, height) <= 384:
         return crop
-    side = min(max(min(width, height) // 1.5, 256), 768)
-    return crop * (_parts(width, side) * _parts(height, side) + 1)
+    scale = min(1.0, 3_072 / max(width, height))
+    across, down = width * scale, height * scale
+    side = min(max(min(across, down) // 1.5, 256), 768)
+    return crop * (_parts(across, side) * _parts(down, side) + 1)
 
 
 def _rows(width: int, height: int, detail: str, longest: float, patch: float) -> float:
