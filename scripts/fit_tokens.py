@@ -90,6 +90,8 @@ _CLAUDE: Weights = {
     "strict": 100,
     "schema": 170,
     "schema_text": 1.2,
+    "page": 1_600,
+    "media": 1.5,
 }
 # "The new tokenizer may use up to 35 % more tokens" (Anthropic on 4.7).
 _MORE = {
@@ -121,9 +123,13 @@ _OPENAI: Weights = {
     "named": 7,
     "schema": 6,
     "schema_text": 1,
+    "page": 800,
+    "media": 1.5,
 }
 _REASONING = _OPENAI | {"request": 2, "tools": 9, "call": 10}
 _OPENAI_FIXED = frozenset({"text", "message", "name", "tool_text", "schema_text", "further"})
+# A page is its text and its picture: what one costs by the providers' pages, roughly. A second of
+# sound is ten to thirty tokens, and some 16 KB.
 _OPENAI_SCALE = {"request": 0.3, "tools": 30, "call": 3, "parallel": 8, "named": 3, "schema": 4}
 _ITEMS = {"further": 0.0, "parallel": 0.0}
 _OPEN: Weights = {
@@ -141,6 +147,8 @@ _OPEN: Weights = {
     "schema": 0,
     "schema_text": 0.2,
     "thinking": 0,
+    "page": 500,
+    "media": 1.5,
 }
 _OPEN_SCALE = {
     "text": 0.05,
@@ -168,6 +176,9 @@ _GEMINI: Weights = {
     "schema_text": 0,
     "thinking": 0,
     "sealed": 0.3,
+    # Google: 258 tokens a page, 32 a second of sound.
+    "page": 258,
+    "media": 1.5,
 }
 _GEMINI_SCALE = {
     "text": 0.05,

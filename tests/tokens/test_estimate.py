@@ -115,6 +115,31 @@ def test_a_message(said: Message, tokens: int) -> None:
     assert message_tokens(said, FAMILY, len) == tokens
 
 
+def file(kind: Kind, text: str, size: int) -> Part:
+    return Part(kind, text, Span(5, 5 + size))
+
+
+@pytest.mark.parametrize(
+    ("parts", "tokens"),
+    [
+        pytest.param([file(Kind.DOCUMENT, "{}", 3_000)], 1_000, id="a small document is a page"),
+        pytest.param([file(Kind.DOCUMENT, "{}", 140_000)], 3_000, id="a large one has more"),
+        pytest.param([file(Kind.DOCUMENT, "{}", 3_000)] * 2, 2_000, id="two have two"),
+        pytest.param([file(Kind.OPAQUE, "application/pdf", 3_000)], 1_000, id="also in disguise"),
+        pytest.param([file(Kind.OPAQUE, "audio/mp3", 10_249)], 50, id="sound goes by kilobytes"),
+        pytest.param(
+            [file(Kind.DOCUMENT, "x" * 3_000, 3_000)], 0, id="a document in words has none"
+        ),
+        pytest.param([file(Kind.DOCUMENT, "x" * 3_000, 9_000)], 0, id="whatever its words came as"),
+        pytest.param([file(Kind.DOCUMENT, "{}", 1_000)], 0, id="no data, no pages"),
+        pytest.param([file(Kind.TYPED, "", 9_000)], 0, id="and text has none at all"),
+    ],
+)
+def test_files_cost_by_their_size(parts: list[Part], tokens: int) -> None:
+    family = replace(FAMILY, weights={"page": 1_000, "media": 5})
+    assert message_tokens(message(*parts), family, len) == pytest.approx(tokens, abs=1)
+
+
 def test_images_cost_what_their_sizes_cost() -> None:
     family = replace(FAMILY, image=Price("area", 10_000, 100_000), weights={})
     shown = (Picture(280, 28), Picture(28, 28))

@@ -136,7 +136,7 @@ def test_a_token_may_be_four_characters() -> None:
 
 COUNTED = {*message_counts(Message("user", (), b""), len), "text", "thinking", "name", "call"} | {
     *("request", "system", "thinks", "tools", "tool", "tool_text", "any", "none", "named"),
-    *("strict", "schema", "schema_text", "sealed"),
+    *("strict", "schema", "schema_text", "sealed", "page", "media"),
 }
 
 

@@ -224,8 +224,23 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["name", "type", "function", "parameters", "properties", "items", "$ref", "enum"]
-                + ["anyOf", "title", "description", "default", "schema", "json_schema", "required"]
+                [
+                    "name",
+                    "type",
+                    "function",
+                    "parameters",
+                    "properties",
+                    "items",
+                    "$ref",
+                    "enum",
+                    "anyOf",
+                    "title",
+                    "description",
+                    "default",
+                    "schema",
+                    "json_schema",
+                    "required",
+                ]
             ),
             inner,
             max_size=4,

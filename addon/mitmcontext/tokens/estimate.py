@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from mitmcontext.tokens import tools, typescript
 from mitmcontext.tokens.families import Family
-from mitmcontext.values import Kind, Message, Picture
+from mitmcontext.values import Kind, Message, Part, Picture
 
 Count = Callable[[str], int]
 """The tokens of a text, in the family's encoding."""
 
 TYPESCRIPT: Final = "typescript"
+
+# Characters: base64 of less is no file, and readers leave it in the text.
+_DATA: Final = 2_000
+_PAGE: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
     thinking, `sealed` a quarter of the characters of thinking that only the provider can read.
     `name`: those of the called functions' names, which some models see once more with the
     result. `call`, `result`: how many of them. `further`: calls beside the first; `parallel`: 1
-    where there are any. `message`: 1, and 0 for an item of thinking alone, which is none in the
+    where there are any. `page`: of documents; `media`: kilobytes of sounds, films and other files,
+    in base64. `message`: 1, and 0 for an item of thinking alone, which is none in the
     model's eyes.
     """
     found: dict[str, float] = defaultdict(float)
@@ -83,6 +88,8 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
             found["thinking" if part.kind is Kind.THINKING else "text"] += count(part.text)
         elif part.kind is Kind.THINKING:
             found["sealed"] += (part.span.end - part.span.start) / 4
+        if part.kind in (Kind.DOCUMENT, Kind.OPAQUE):
+            found.update(_beside_text(part, found))
     # A result may have several parts. One without an id is a user's text in the API's eyes.
     found["result"] = len({p.call_id for p in message.parts if p.kind is Kind.RESULT and p.call_id})
     found["further"] = max(0, found["call"] - 1)
@@ -90,6 +97,19 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
     thoughts = message.item and all(part.kind is Kind.THINKING for part in message.parts)
     found["message"] = int(not thoughts)
     return dict(found)
+
+
+def _beside_text(part: Part, found: Mapping[str, float]) -> dict[str, float]:
+    """What a document, a sound or a film holds that is not in the part's text.
+
+    Nothing is decoded: a page is taken for so many characters of base64, at least one for a file.
+    """
+    held = part.span.end - part.span.start - len(part.text)
+    if held < _DATA or len(part.text) >= _DATA:
+        return {}
+    if part.kind is Kind.DOCUMENT or "pdf" in part.text:
+        return {"page": found.get("page", 0) + math.ceil(held / _PAGE)}
+    return {"media": found.get("media", 0) + held / 1_024}
 
 
 def _said_once(given: str) -> str:
