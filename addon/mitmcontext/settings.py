@@ -217,20 +217,21 @@ class Settings:
     base_image_tokens: int | None = setting(
         "",
         if_set(at_least(0)),
-        "Tokens of an image, whatever it is. Empty: by the provider's own formula, from the "
-        "image's width and height, unless one of the next two is set.",
+        "Tokens of an image, to which those of its description come (see the next two). Empty: by "
+        "the provider's own formula, from the image's width and height, unless one of the next two "
+        "is set; then 85.",
     )
     image_tokens_per_char: float | None = setting(
         "",
         if_set(amount),
-        "Tokens of an image on top of BASE_IMAGE_TOKENS (85), for each character of what stands "
-        "beside it in the same message and describes it (0.25). Empty: as above.",
+        "Tokens for each character of an image's description: the text beside it in the same "
+        "message. Empty: as above; then 0.25.",
     )
     enable_dynamic_image_tokens: bool | None = setting(
         "",
         if_set(switch),
-        "true: an image costs more by its description (IMAGE_TOKENS_PER_CHAR). false: "
-        "BASE_IMAGE_TOKENS is all. Empty: as above.",
+        "false: an image costs base_image_tokens, whatever its description. Empty: as above; then "
+        "true.",
     )
     context_cache_size: int = setting(
         "100",
