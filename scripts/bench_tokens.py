@@ -18,6 +18,7 @@ import argparse
 import base64
 import json
 import random
+import re
 import sys
 import time
 from collections import defaultdict
@@ -49,6 +50,7 @@ LARGE = 500  # tokens; below, a token or two of difference is a percent
 _TURNS = 200
 _PARTS = 3
 _SEED = 11
+_DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 
 
 class Progress:
@@ -171,11 +173,14 @@ def samples() -> dict[str, str]:
         (CHECKOUT / "tests").rglob("*.py")
     )
     documents = [*CHECKOUT.glob("*.md"), CHECKOUT / "addon" / "README.md"]
-    words = " ".join(path.read_text(encoding="utf-8") for path in documents).split()
+    explained = [*sources, *sorted((CHECKOUT / "scripts").rglob("*.py"))]
+    said = [path.read_text(encoding="utf-8") for path in documents]
+    for path in explained:
+        said += _DOCSTRING.findall(path.read_text(encoding="utf-8"))
     common = [chr(0x4E00 + chance.randrange(3_000)) for _ in range(600)]
     chinese = (chance.choice(common) if chance.random() > 0.06 else "，" for _ in range(300_000))
     return {
-        "prose": " ".join(chance.choice(words) for _ in range(120_000)),
+        "prose": "\n".join(said),
         "code": "".join(path.read_text(encoding="utf-8") for path in sources)[:900_000],
         "JSON": encode(session).decode()[:900_000],
         "Chinese": "".join(chinese),
@@ -196,7 +201,7 @@ def speed() -> Json:
         engines[vocabulary.FAST] = partial(vocabulary.count, vocabulary.load(name, vocabulary.FAST))
     chosen = samples()
     note = Progress("speed", len(chosen) * _PARTS)
-    warm = "".join(text[:100_000] for text in chosen.values())
+    warm = "".join(text[: len(text) // 4] for text in chosen.values())
     for count in engines.values():
         count(warm)
     table: Json = {}
@@ -204,9 +209,10 @@ def speed() -> Json:
         spent: defaultdict[str, float] = defaultdict(float)
         tokens: defaultdict[str, int] = defaultdict(int)
         # Each part is new to all: what was read before is remembered by some.
-        step = (len(text) - 100_000) // _PARTS
+        read = len(text) // 4
+        step = (len(text) - read) // _PARTS
         for part in range(_PARTS):
-            stretch = text[100_000 + part * step : 100_000 + (part + 1) * step]
+            stretch = text[read + part * step : read + (part + 1) * step]
             order = list(engines.items())
             for engine, count in order[part % len(order) :] + order[: part % len(order)]:
                 began = time.thread_time()
