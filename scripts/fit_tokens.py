@@ -108,7 +108,15 @@ _CLAUDES: Mapping[str, Weights] = {
     "claude-new": _MORE,
 }
 _CLAUDE_OWN = frozenset({"tools", "any"})
-_CLAUDE_SCALE = {"tools": 100, "any": 60, "none": 100, "strict": 100, "schema": 100, "system": 1}
+_CLAUDE_SCALE = {
+    "tools": 100,
+    "any": 200,
+    "none": 100,
+    "strict": 100,
+    "schema": 100,
+    "system": 1,
+    "further": 30,
+}
 _OPENAI: Weights = {
     "request": 3,
     "message": 4,
