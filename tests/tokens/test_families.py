@@ -46,6 +46,8 @@ from mitmcontext.values import Message, Picture
         ("gemini-2.5-flash", "gemini-2.5 chat"),
         ("google/gemini-3-pro-preview", "gemini-3 chat"),
         ("mistral-large-latest", "mistral"),
+        ("command-a-03-2025", "cohere"),
+        ("command-a-reasoning-08-2025", "cohere-reasoning"),
         ("deepseek-ai/DeepSeek-V4-Pro", "deepseek"),
         ("Qwen/Qwen3-4B", "qwen"),
         ("zai-org/GLM-5.2", "glm"),

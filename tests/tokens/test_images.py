@@ -36,6 +36,8 @@ AREA = Price("area", 1_568, 1_600)
         pytest.param(Price("crops", 258), Picture(384, 384), 258, id="one crop"),
         pytest.param(Price("crops", 258), Picture(385, 384), 258 * 5, id="several, and the whole"),
         pytest.param(Price("rows", 1_540, 28), Picture(330, 291), 143, id="with ends of rows"),
+        pytest.param(Price("squares", 32, 2), Picture(330, 291), 92, id="squares, rounded"),
+        pytest.param(Price("squares", 32, 2), Picture(9, 9), 3, id="one at least"),
         pytest.param(Price("flat", 258), Picture(9_000, 9_000), 258, id="always the same"),
     ],
 )
@@ -74,6 +76,7 @@ def test_it_does_not_matter_which_side_is_up(price: Price, width: int, height: i
         ("gemini-2.5-flash", "flat"),
         ("gemini-2.0-flash", "crops"),
         ("mistral-large-latest", "rows"),
+        ("qwen3-vl-flash", "squares"),
     ],
 )
 def test_each_model_has_its_formula(model: str, formula: str) -> None:

@@ -23,7 +23,8 @@ class Price:
 
     `flat`: `a` tokens each. `tiles`: `a` and `b` for each tile. `patches`: `a` for each patch and
     `b`. `area`: at most `a` pixels on the long side and `b` tokens. `crops`: `a` for each crop.
-    `rows`: at most `a` pixels on a side, patches of `b`. `described`: `a` tokens, and `b` for each
+    `rows`: at most `a` pixels on a side, patches of `b`. `squares`: with sides of `a`
+    pixels, and `b` tokens. `described`: `a` tokens, and `b` for each
     character of what describes it.
     """
 
@@ -93,6 +94,12 @@ def _rows(width: int, height: int, detail: str, longest: float, patch: float) ->
     return (across + 1) * down
 
 
+def _squares(width: int, height: int, detail: str, side: float, more: float) -> float:
+    """Qwen: as many squares as fit best, at most 16,384 of them."""
+    across, down = (max(1, round(length / side)) for length in (width, height))
+    return min(across * down, 16_384) + more
+
+
 def _parts(length: float, part: float) -> int:
     # The tiny amount keeps the noise of a scaled side from becoming a part.
     return max(1, math.ceil(length / part - 1e-9))
@@ -105,4 +112,5 @@ _FORMULAS: Final[dict[str, Callable[[int, int, str, float, float], float]]] = {
     "area": _area,
     "crops": _crops,
     "rows": _rows,
+    "squares": _squares,
 }
