@@ -46,6 +46,12 @@ def test_nothing_yet() -> None:
         "steps_resumed": 0,
         "steps_freed": [],
         "prefix_breaks_unexplained": 0,
+        "estimates": {
+            "compared": 0,
+            "within_2_percent": 0.0,
+            "within_5_percent": 0.0,
+            "median_error": 0.0,
+        },
         "cache_hit_ratio": 0.0,
         "condensation_stats": {
             "success_rate": 0.0,
@@ -107,6 +113,12 @@ def test_what_each_request_adds() -> None:
         "steps_resumed": 0,
         "steps_freed": [400, 300],
         "prefix_breaks_unexplained": 1,
+        "estimates": {
+            "compared": 0,
+            "within_2_percent": 0.0,
+            "within_5_percent": 0.0,
+            "median_error": 0.0,
+        },
         "cache_hit_ratio": 0.9,
         "condensation_stats": {
             "success_rate": 0.5,
@@ -187,3 +199,16 @@ def test_memory_is_known_without_proc_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 def _but_memory(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "memory_usage_mb"}
+
+
+def test_estimates_are_held_against_what_was_reported() -> None:
+    figures = Figures(lambda: 0.0)
+    for estimated in (1_000, 1_019, 960, 1_300):
+        figures.compared(estimated, 1_000)
+    found = figures.snapshot()["estimates"]
+    assert (found["compared"], found["within_2_percent"], found["within_5_percent"]) == (
+        4,
+        0.5,
+        0.75,
+    )
+    assert found["median_error"] == pytest.approx(0.0295)

@@ -525,9 +525,11 @@ class Worker:
 
     def _estimated_as(self, ready: Ready) -> EstimatedAs:
         request = ready.request
-        tools = request.body[slice(*request.tools)] if request.tools else b""
-        coarse = "tools" if tools else "no tools"
-        shape = Shape(coarse, f"{coarse} {digest([tools]).hex()[:16]}")
+        places = (request.tools, request.choice, request.schema)
+        beside = [request.body[slice(*place)] if place else b"" for place in places]
+        kinds = ("tools" if beside[0] else "no tools", "schema" if beside[2] else "no schema")
+        coarse = ", ".join((*kinds, "thinks" if request.thinks else "does not think"))
+        shape = Shape(coarse, f"{coarse} {digest(beside).hex()[:16]}")
         return self._reports.estimated_as(
             self._calibration_key(ready), shape, ready.laid.sent.links
         )
