@@ -10,7 +10,8 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
@@ -276,3 +277,11 @@ def test_the_fast_engine_begins_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine._tokenizer is first
     assert len(engine.encode_ordinary("x " * 40)) == tokens
     assert engine._tokenizer is not first
+
+
+def test_threads_may_count_at_once(pair: tuple[Encoder, Encoding]) -> None:
+    engine, plain = pair
+    texts = [f"text {number}: " + "some words and 12,345 numbers\n" * 300 for number in range(40)]
+    expected = [unsliced(plain, text) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(partial(count, engine), texts)) == expected

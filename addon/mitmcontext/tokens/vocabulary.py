@@ -18,6 +18,7 @@ import gzip
 import hashlib
 import io
 import re
+import threading
 import zipfile
 from base64 import b64decode
 from collections.abc import Iterator, Sized
@@ -133,6 +134,8 @@ class _Fast:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        # Its tokenizer belongs to one thread at a time, and says so by an error.
+        self._lock = threading.Lock()
         self._load()
 
     def _load(self) -> None:
@@ -148,6 +151,10 @@ class _Fast:
 
     def encode_ordinary(self, text: str, /) -> Sized:
         """The tokens of a text; lone surrogates count as the replacement character."""
+        with self._lock:
+            return self._encode(text)
+
+    def _encode(self, text: str) -> Sized:
         self._left -= len(text)
         if self._left < 0:
             self._load()
