@@ -14,11 +14,21 @@ from mitmcontext.condense.assess import (
     SURE_TO_FIT,
     Thresholds,
     calls_for_step,
+    is_forced,
     is_worthwhile,
-    level_of,
+    level_within,
     may_not_fit,
 )
 from mitmcontext.condense.conversation import Conversation, Room, said
+from mitmcontext.condense.cost import (
+    Cache,
+    Cut,
+    Forecast,
+    Rates,
+    course_of,
+    forecast,
+    newest_of,
+)
 from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
 from mitmcontext.condense.truncate import smart_truncation
@@ -94,6 +104,7 @@ class Laid:
 class Assessment:
     """How full the window is. The figures are the provider's tokens as expected, of whole requests.
 
+    `room` is what is to be enough, `limit` what the model can take: less is the user's wish.
     `sent_tokens` are those of the client's messages, `fixed` those of all else. Uncorrected are
     `estimates`, those of the messages that are to be forwarded, `sent_estimates`, those of the
     client's, and `estimate_fixed`, that of all else.
@@ -101,6 +112,7 @@ class Assessment:
 
     level: Level
     room: int
+    limit: int
     sent: int
     forwarded: int
     sent_tokens: tuple[int, ...]
@@ -112,16 +124,32 @@ class Assessment:
 
 
 @dataclass(frozen=True, slots=True)
+class Market:
+    """What tokens cost, and what the provider's cache has of the conversation.
+
+    `must_pay` says that a step which the model's window does not force has to pay for itself.
+    """
+
+    rates: Rates
+    known: bool
+    cache: Cache
+    must_pay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A step that passed every check: what to freeze, and the request that it makes.
 
-    `estimates` are the uncorrected ones of its messages.
+    `estimates` are the uncorrected ones of its messages. `shared` tokens stand before its first
+    change; `forecast` is what it is likely to save, where the prices are known.
     """
 
     entry: Entry
     forwarded: Reading
     estimates: tuple[int, ...]
     changes: tuple[Change, ...]
+    shared: int = 0
+    forecast: Forecast | None = None
 
 
 def read(
@@ -221,15 +249,21 @@ def _joined(sent: Reading, stretch: Stretch, overlay: Overlay) -> Reading:
     return Reading(sent.api, sent.family, made, overlay.facts + rest, overlay.links + more)
 
 
-def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds) -> bool:
+def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds, budget: int = 0) -> bool:
     """Whether size alone proves that nothing needs to be done, so that counting can wait.
 
     A tokenizer of bytes never makes more tokens than there are bytes.
     """
     request = laid.sent.request
     most = len(request.body) + _BESIDE_BYTES
-    small = most < thresholds.caution * window.room(request.max_output)
+    room = within(window.room(request.max_output), budget)
+    small = most < thresholds.caution * room
     return laid.found is None and small and not any(sign in request.body for sign in _MEDIA)
+
+
+def within(limit: int, budget: int) -> int:
+    """The room that is to be enough: no more than the budget, where there is one."""
+    return min(limit, budget) if budget else limit
 
 
 def assess(
@@ -238,6 +272,7 @@ def assess(
     thresholds: Thresholds,
     known: Known,
     scale_of: Callable[[int, int], Scale],
+    budget: int = 0,
 ) -> Assessment:
     """Count what was sent and what is to be forwarded, and say how full the window is.
 
@@ -257,10 +292,12 @@ def assess(
     after = total
     if laid.found is not None:
         after = base + _scaled(sent, laid.found.entry.edits, scaled, made, scale)
-    room = window.room(sent.request.max_output)
+    limit = window.room(sent.request.max_output)
+    room = within(limit, budget)
     return Assessment(
-        level=level_of(after, room, thresholds),
+        level=level_within(after, room, limit, thresholds),
         room=room,
+        limit=limit,
         sent=max(1, total),
         forwarded=max(1, after),
         sent_tokens=scaled,
@@ -307,15 +344,25 @@ def notes_of(sent: Reading, edits: Sequence[FrozenEdit], estimates: Sequence[int
 
 
 def plan_step(
-    laid: Laid, assessment: Assessment, thresholds: Thresholds, known: Known, seed: bytes
+    laid: Laid,
+    assessment: Assessment,
+    thresholds: Thresholds,
+    known: Known,
+    seed: bytes,
+    market: Market | None = None,
 ) -> Step | str:
     """The next step, checked and finished, or in words why none is taken ("" if none is due).
+
+    Where there is a market, the step says what it is likely to save.
 
     Raises:
         Broken: the step does not hold what it must.
     """
     if not calls_for_step(assessment.level):
         return ""
+    forced = is_forced(assessment.forwarded, assessment.limit, thresholds)
+    if market is not None and not forced and _never_pays(market):
+        return "within the window, and nobody knows this model's prices: a step may cost more"
     api, sent = laid.sent.api, laid.sent.request
     messages = [message_of(api, sent.raw(at)) for at in range(len(sent.spans))]
     if unpaired(messages):
@@ -332,13 +379,61 @@ def plan_step(
         ),
         _room(assessment, thresholds),
     )
-    return _finish(laid, assessment, known, seed, messages, edits)
+    step = _finish(laid, assessment, known, seed, messages, edits)
+    if market is None or isinstance(step, str):
+        return step
+    step = _priced(laid, assessment, thresholds, messages, step, market)
+    brings = step.forecast
+    if forced or not market.must_pay or market.cache is Cache.COLD:
+        return step
+    if brings is None or not brings.pays:
+        return f"within the window, and a step would not pay for itself{_told(brings)}"
+    return step
+
+
+def _never_pays(market: Market) -> bool:
+    return market.must_pay and not market.known and market.cache is not Cache.COLD
+
+
+def _told(brings: Forecast | None) -> str:
+    if brings is None:
+        return ""
+    return (
+        f": breaking the cache costs ${brings.price:.4f}, "
+        f"{brings.turns} turns save ${brings.saving:.4f}"
+    )
+
+
+def _priced(
+    laid: Laid,
+    assessment: Assessment,
+    thresholds: Thresholds,
+    messages: Sequence[Message],
+    step: Step,
+    market: Market,
+) -> Step:
+    """The same step with what it leaves in the cache, and what it is likely to save."""
+    same = zip(laid.forwarded.links, step.forwarded.links, strict=False)
+    count = next((at for at, (old, new) in enumerate(same) if old != new), 0)
+    after, fixed = step.entry.after, assessment.fixed
+    part = sum(step.estimates[:count]) / max(1, sum(step.estimates))
+    shared = min(after, fixed + round(part * max(0, after - fixed)))
+    own = [message.role == "assistant" for message in messages]
+    each = assessment.sent_tokens
+    step = replace(step, shared=shared)
+    if not market.known:
+        return step
+    full = int(thresholds.critical * assessment.limit)
+    course = course_of(each, own, full, assessment.forwarded)
+    new = max(0, min(newest_of(each, own), after - shared))
+    cut = Cut(assessment.forwarded, after, shared, new)
+    return replace(step, forecast=forecast(cut, course, market.cache, market.rates))
 
 
 def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
-    room = assessment.room
-    forced = may_not_fit(assessment.forwarded, room)
-    return Room(int(room * thresholds.target), int(room * SURE_TO_FIT) if forced else None)
+    room, limit = assessment.room, assessment.limit
+    forced = may_not_fit(assessment.forwarded, limit)
+    return Room(int(room * thresholds.target), int(limit * SURE_TO_FIT) if forced else None)
 
 
 def _finish(
@@ -356,7 +451,7 @@ def _finish(
     sent = laid.sent
     made = sent.api.read(rewritten(sent.api, sent.request, edits))
     after = [message_of(sent.api, made.raw(at)) for at in range(len(made.spans))]
-    forced = may_not_fit(assessment.forwarded, assessment.room)
+    forced = may_not_fit(assessment.forwarded, assessment.limit)
     shortened = {(edit.message, edit.part) for edit in held}
     fault = broken(
         messages, after, typed=not forced, in_turn=bool(sent.api.between), held=shortened
@@ -368,9 +463,9 @@ def _finish(
     total = assessment.fixed + _scaled(
         sent, edits, assessment.sent_tokens, estimates, assessment.scale
     )
-    if not is_worthwhile(assessment.forwarded, total, assessment.room):
-        if total > assessment.room:
-            return f"what must stay does not fit: {total:,} of {assessment.room:,} tokens"
+    if not is_worthwhile(assessment.forwarded, total, assessment.room, assessment.limit):
+        if total > assessment.limit:
+            return f"what must stay does not fit: {total:,} of {assessment.limit:,} tokens"
         return "a step would free too little to be worth breaking the provider's cache"
     entry = Entry(
         edits=tuple(edits),

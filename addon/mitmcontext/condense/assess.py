@@ -40,6 +40,21 @@ def level_of(tokens: int, room: int, thresholds: Thresholds) -> Level:
     return Level.CAUTION if share >= thresholds.caution else Level.SAFE
 
 
+def level_within(tokens: int, room: int, limit: int, thresholds: Thresholds) -> Level:
+    """The same where the user wants a smaller `room` to do than the model's `limit`.
+
+    What is larger than that room is critical and no overflow: nobody refuses it.
+    """
+    level = level_of(tokens, room, thresholds)
+    fits = level_of(tokens, limit, thresholds) is not Level.OVERFLOW
+    return Level.CRITICAL if level is Level.OVERFLOW and fits else level
+
+
+def is_forced(tokens: int, limit: int, thresholds: Thresholds) -> bool:
+    """Whether the model's own window calls for a step, whatever it costs."""
+    return level_of(tokens, limit, thresholds) in (Level.CRITICAL, Level.OVERFLOW)
+
+
 def may_not_fit(tokens: int, room: int) -> bool:
     """Whether a request may be refused for its length: estimates are a few percent off."""
     return tokens > SURE_TO_FIT * room
@@ -50,15 +65,17 @@ def calls_for_step(level: Level) -> bool:
     return level in (Level.WARNING, Level.CRITICAL, Level.OVERFLOW)
 
 
-def is_worthwhile(before: int, after: int, room: int) -> bool:
+def is_worthwhile(before: int, after: int, room: int, limit: int | None = None) -> bool:
     """Whether to take a step from `before` to `after` tokens.
 
     A step breaks the provider's cache once, so it has to free a good share of the window. Only
-    where the request may not fit at all, and with the step does, any gain will do.
+    where the request may not fit at all, and with the step does, any gain will do: what fits is
+    decided by the model's `limit`, where the user wants a smaller room to do.
     """
     if after >= before:
         return False
-    saves_it = before > room >= after or (
-        may_not_fit(before, room) and not may_not_fit(after, room)
+    limit = room if limit is None else limit
+    saves_it = before > limit >= after or (
+        may_not_fit(before, limit) and not may_not_fit(after, limit)
     )
     return before - after >= WORTHWHILE * room or saves_it
