@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Final
 
@@ -149,8 +150,17 @@ def setting(
 
 
 MODES: Final = ("condense", "observe", "off")
+TOKENIZERS: Final = ("tiktoken", "gigatoken")
 ATTESTED: Final = ("auto", "condense", "observe")
 WEBSOCKET: Final = ("observe", "fallback", "condense")
+
+
+def tokenizer(text: str) -> str:
+    """One of the engines, which has to be installed."""
+    name = one_of(*TOKENIZERS)(text)
+    if find_spec(name) is None:
+        raise BadSetting("may be gigatoken only where that is installed: pip install '.[fast]'")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +211,14 @@ class Settings:
     )
     context_ledger_ttl: float = setting(
         "30d", duration, "How long frozen edits are kept after their last use. Read at the start."
+    )
+    context_tokenizer: str = setting(
+        "tiktoken",
+        tokenizer,
+        "What counts tokens: tiktoken, or gigatoken (to be installed with pip install '.[fast]'), "
+        "which is several times faster on new text and holds everything up for most of a second "
+        "while it loads. Read at the start.",
+        TOKENIZERS,
     )
     tiktoken_cache_size: int = setting(
         "1000",

@@ -98,6 +98,8 @@ class Worker:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext")
         # Planning may take seconds, and must not hold up what is frozen already.
         self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="mitmcontext-read")
+        self._tokenizer = settings.context_tokenizer
+        self._loading = threading.Lock()
         self._encodings: dict[str, vocabulary.Encoder] = {}
         self._ledger = Ledger(
             Memory(kept["near"]), shelves.far, shared=shelves.shared, kept=ledger_ttl
@@ -339,7 +341,9 @@ class Worker:
 
     def _count(self, encoding: str) -> Count:
         if encoding not in self._encodings:
-            self._encodings[encoding] = vocabulary.load(encoding)
+            with self._loading:
+                if encoding not in self._encodings:
+                    self._encodings[encoding] = vocabulary.load(encoding, self._tokenizer)
         return partial(vocabulary.count, self._encodings[encoding])
 
     def _is_quick(self, raw: bytes) -> bool:
