@@ -246,9 +246,10 @@ def test_forgetting_removes_all_steps_of_a_conversation_everywhere() -> None:
     told = links("abcdefghijklmnopqrstuvwxyz")
     first = book.freeze(told[:20], entry(10), None)
     later = msgspec.structs.replace(entry(15, step=2), earlier=(told[10],))
-    second = book.freeze(told, later, first)
+    book.freeze(told, later, first)
 
-    assert book.forget(told[second.at]) == 2
+    # From an older flow of the conversation, all that came later is meant, too.
+    assert book.forget(told[first.at]) == (2, True)
 
     assert book.find(told) is None
     assert Ledger(shelf(), far).find(told) is None
@@ -274,3 +275,29 @@ def test_of_two_steps_that_were_taken_apart_the_shared_one_holds_for_both() -> N
         book.confirm(told, own)
 
     assert [book.find(told) for book in books] == [frozen[0]] * 2
+
+
+def test_another_proxy_holds_nothing_that_was_forgotten() -> None:
+    shared = shelf()
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    here, there = (Ledger(shelf(), Tiers([shelf(), shared]), shared=True) for _ in range(2))
+    frozen = here.freeze(told, entry(10), None)
+    assert there.find(told) == frozen
+
+    assert here.forget(told[frozen.at]) == (1, True)
+    there.forget_nearby()
+
+    assert there.find(told) is None
+    there.confirm(told, frozen)
+    assert here.find(told) is None
+
+
+def test_what_could_not_be_removed_everywhere_is_said() -> None:
+    far = shelf()
+    far.clear = lambda: False  # type: ignore[method-assign]
+    far.delete = lambda keys: False  # type: ignore[method-assign]
+    book = Ledger(shelf(), Tiers([far]))
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    frozen = book.freeze(told, entry(10), None)
+    assert book.forget(told[frozen.at]) == (1, False)
+    assert not book.clear()

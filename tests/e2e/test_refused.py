@@ -157,3 +157,28 @@ def test_a_refusal_without_figures_is_learned_from_too(
     assert answer.status == 200
     assert len(provider.records[-1].wire.body) < 0.8 * len(sent[20])
     assert stats(proxy)["requests"]["refused_length"] == 1
+
+
+def test_what_was_accepted_before_is_not_at_fault(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    """The provider took the step; what it refuses later has another reason, and comes as it is."""
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
+    connection = connect(proxy, port=provider.tls_port)
+    step, *more = until_a_step(connection, provider)
+    connection.post(PATH, HEADERS, step)
+    connection.post(PATH, HEADERS, more[0])
+    seen = len(provider.records)
+
+    provider.replies.append(refusal("Could not process image"))
+    answer = connection.post(PATH, HEADERS, more[1])
+
+    assert answer.status == 400
+    assert b"Could not process image" in answer.body
+    assert len(provider.records) == seen + 1
+    assert connection.post(PATH, HEADERS, more[2]).status == 200
+    assert len(provider.records[-1].wire.body) < len(more[2])
+    found = stats(proxy)
+    assert found["requests"]["refused_after_rewrite"] == 0
+    assert found["prefix_breaks_unexplained"] == 0

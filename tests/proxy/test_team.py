@@ -18,6 +18,7 @@ from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.optouts import OptOuts
 from mitmcontext.proxy.team import Team, objections, user_of
 from mitmcontext.settings import Settings
+from mitmcontext.stores.base import Figures as Figures_
 from mitmcontext.stores.base import Store
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.stores.sqlite import Sqlite
@@ -267,3 +268,17 @@ def test_the_rows_are_plain_values() -> None:
     team, _ = a_team()
     team.figures_of(flow_of("alice")).record(CONDENSED)
     assert json.loads(json.dumps(team.rows(Settings())))["alice"]["saved"] == 400
+
+
+async def test_while_nobody_knows_a_user_is_left_alone() -> None:
+    """Somebody who opted out before a restart, whose store cannot be read after it."""
+    store = memory()
+    broken = memory()
+    broken.get_many = lambda keys: {}  # type: ignore[method-assign]
+    broken.figures = lambda: Figures_(0, 0, 0, 0, "set aside: locked")  # type: ignore[method-assign]
+    assert not await opt_outs(store).has("alice")
+    choices = opt_outs(broken)
+    assert await choices.has("alice")
+    assert choices.has_at_hand("alice")
+    broken.figures = store.figures  # type: ignore[method-assign]
+    assert not await choices.has("alice")

@@ -56,3 +56,18 @@ def test_who_signs_counts_and_not_the_signature() -> None:
 )
 def test_a_login_is_told_from_a_key(token: str, login: bool) -> None:
     assert is_subscription({"authorization": f"Bearer {token}"}) == login
+
+
+@pytest.mark.parametrize("name", ["ocp-apim-subscription-key", "x-litellm-api-key", "cookie"])
+def test_a_gateways_own_credential_keeps_tenants_apart(name: str) -> None:
+    assert of({name: "alice"}) != of({name: "bob"})
+    # Beside a credential that is known, what changes elsewhere changes nothing.
+    assert of({"x-api-key": "k", name: "one"}) == of({"x-api-key": "k", name: "two"})
+
+
+def test_a_token_that_names_nobody_is_itself_the_credential() -> None:
+    def token(signature: str) -> dict[str, str]:
+        # Issuer and subject are empty.
+        return {"authorization": f"Bearer e30.eyJpc3MiOiIiLCJzdWIiOiIifQ.{signature}"}
+
+    assert of(token("one")) != of(token("two"))

@@ -501,3 +501,13 @@ def error(said: str, code: str | None = None) -> bytes:
 )
 def test_a_refused_shape_is_told_from_other_refusals(status: int, body: bytes, shape: bool) -> None:
     assert CHAT.refuses_shape(status, body) == shape
+
+
+def test_a_refused_length_is_that_of_the_messages() -> None:
+    said = (
+        "This model's maximum context length is 8192 tokens. However, you requested 30000 tokens "
+        "(2000 in the messages, 28000 in the completion). Please reduce the length."
+    )
+    body = json.dumps({"error": {"message": said, "code": "context_length_exceeded"}}).encode()
+    assert CHAT.refuses_length(400, body) == (2_000, 8_192)
+    assert CHAT.refuses_length(429, body) is None

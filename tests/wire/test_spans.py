@@ -345,3 +345,10 @@ def test_the_json_test_suite_is_read_or_refused(name: str, value: bytes) -> None
     assert not name.startswith("n_")
     assert len(found) == 3
     assert body[slice(*found[1][1])] == value.strip(b" \t\r\n")
+
+
+def test_more_elements_than_anybody_sends_are_not_read() -> None:
+    text = b"[" + b",".join([b"1"] * (spans.MOST + 1)) + b"]"
+    with pytest.raises(Unreadable):
+        spans.elements(text, Span(0, len(text)))
+    assert len(spans.elements(text[:-3] + b"]", Span(0, len(text) - 2))) == spans.MOST

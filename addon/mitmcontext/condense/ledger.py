@@ -144,6 +144,9 @@ class FarShelf(Shelf, Protocol):
     def get_latest(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The values that hold for all who share it."""
 
+    def clear_nearer(self) -> None:
+        """Remove everything but what others share."""
+
 
 class Ledger:
     """Frozen edits by link, near in memory and, where there is one, on a far and durable shelf.
@@ -167,12 +170,15 @@ class Ledger:
         self._far = far
         self._shared = shared
         self._kept = kept
+        self._provisional = min(PROVISIONAL, kept)
         self._freezing = threading.Lock()
         # By the last link of a history that was looked up: where the entry was that held (or -1),
         # and how much was written until then. It says nothing of that link itself, or behind it.
         self._asked: LRUCache[bytes, tuple[int, int]] = LRUCache(_ASKED)
         self._asking = threading.Lock()
         self._writes = 0
+        # By a link with an entry: the links of later entries of its conversation.
+        self._later: LRUCache[bytes, set[bytes]] = LRUCache(_ASKED)
 
     def find(self, links: Sequence[bytes]) -> Found | None:
         """The newest entry at the deepest link that has one, but for the last message's.
@@ -230,12 +236,14 @@ class Ledger:
                 return now
             at = home(entry, base)
             place = self._place(links[at]) if base is not None and base.at == at else 0
+            for earlier in entry.earlier:
+                self._later[earlier] = self._later.get(earlier, set()) | {links[at]}
             key, value = _key(links[at], place), _packed(entry)
-            kept = self._far.add(key, value, PROVISIONAL) if self._far else None
+            kept = self._far.add(key, value, self._provisional) if self._far else None
             if kept is None:
-                kept = self._near.add(key, value, PROVISIONAL) or value
+                kept = self._near.add(key, value, self._provisional) or value
             else:
-                self._near.set(key, kept, PROVISIONAL)
+                self._near.set(key, kept, self._provisional)
             self._wrote()
             return Found(at, entry if kept == value else _decoded(kept))
 
@@ -271,23 +279,40 @@ class Ledger:
             if held is not None and _is_same(_decoded(held), found.entry):
                 self._delete([key])
 
-    def forget(self, link: bytes) -> int:
-        """Remove the entry at a link and all that it went on from; how many there were."""
+    def forget(self, link: bytes) -> tuple[int, bool]:
+        """Remove the entry at a link, all that it went on from, and all that went on from it.
+
+        How many there were, and whether it is certain that none is left on either shelf. Later
+        entries are those that this process knows of.
+        """
         self._fetch([link])
         held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
         links = {link, *(at for kept in held.values() for at in _decoded(kept).earlier)}
-        self._delete([_key(at, place) for at in links for place in range(_PLACES)])
+        links |= {later for at in links for later in self._later.get(at, ())}
+        everywhere = self._delete([_key(at, place) for at in links for place in range(_PLACES)])
         with self._asking:
             self._asked.clear()
-        return len(links) if held else 0
+        return (len(links) if held else 0), everywhere
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self) -> bool:
+        """Forget everything; whether it is certain that nothing is left on either shelf."""
         self._near.clear()
-        if self._far:
-            self._far.clear()
+        self._later.clear()
+        everywhere = self._far.clear() if self._far else True
         with self._asking:
             self._asked.clear()
+        self._wrote()
+        return everywhere
+
+    def forget_nearby(self) -> None:
+        """Forget what only this process holds, so that what is shared is looked up again."""
+        self._near.clear()
+        self._later.clear()
+        if self._far:
+            self._far.clear_nearer()
+        with self._asking:
+            self._asked.clear()
+        self._wrote()
 
     def clean_up(self) -> None:
         """Remove what has expired."""
@@ -300,11 +325,10 @@ class Ledger:
         found = {"frozen edits, in memory": self._near.figures()}
         return found | ({"frozen edits, kept": self._far.figures()} if self._far else {})
 
-    def _delete(self, keys: list[bytes]) -> None:
+    def _delete(self, keys: list[bytes]) -> bool:
         self._wrote()
         self._near.delete(keys)
-        if self._far:
-            self._far.delete(keys)
+        return self._far.delete(keys) if self._far else True
 
     def _scan(self, links: Sequence[bytes], first: int = 0) -> Found | None:
         """The deepest entry in memory from link `first` on."""

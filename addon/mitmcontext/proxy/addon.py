@@ -45,6 +45,10 @@ HOST: Final = "context.mitm"
 # Headers that say that something outside the body depends on its bytes.
 _SIGNATURES: Final = ("content-md5", "digest", "content-digest", "x-amz-content-sha256")
 _LINK: Final = "mitmcontext_link"
+_NOT_EVERYWHERE: Final = (
+    "gone from memory; a store could not be reached, and is to be asked again: while this proxy "
+    "runs it serves nothing of it, and removes it as soon as it can"
+)
 _LARGEST_REFUSAL: Final = 1 << 20
 # A model's complete answer may take minutes; clients give up after ten.
 _RESEND_SECONDS: Final = 600.0
@@ -384,7 +388,7 @@ class ContextAddon:
         too_long = api.refuses_length(answer.status_code, said)
         if too_long is not None:
             await self._step_further(flow, result, too_long)
-        elif result.raw is not None and api.refuses_shape(answer.status_code, said):
+        elif self._at_work().is_unproven(result) and api.refuses_shape(answer.status_code, said):
             await self._step_back(flow, result)
 
     async def _step_further(self, flow: http.HTTPFlow, result: Result, too_long: TooLong) -> None:
@@ -432,6 +436,11 @@ class ContextAddon:
         again = await self._send_again(flow, await worker.step_back(result))
         if again is None:
             return
+        said = bodies.decode(
+            again.raw_content or b"", again.headers.get("content-encoding"), _LARGEST_REFUSAL
+        )
+        if result.ready.job.api.refuses_length(again.status_code, said) is not None:
+            return  # no news to the client, who knows nothing of the length that was saved
         flow.response = again
         if again.status_code < 400:
             await worker.retract(result)
@@ -507,18 +516,19 @@ class ContextAddon:
     @command.command("context.clear")  # type: ignore[untyped-decorator]
     def clear(self) -> str:
         """Forget all frozen edits, counts and figures."""
-        self._at_work().clear()
+        everywhere = self._at_work().clear()
         self._figures.clear()
         if self._team is not None:
             self._team.clear()
-        return "cleared"
+        return "cleared" if everywhere else _NOT_EVERYWHERE
 
     @command.command("context.forget")  # type: ignore[untyped-decorator]
     def forget(self, flows: Sequence[flow.Flow]) -> str:
         """Forget what was shortened of these flows' conversations, here and on the disk."""
         links = {bytes.fromhex(str(one.metadata[_LINK])) for one in flows if _LINK in one.metadata}
         found = [self._at_work().forget(link) for link in links]
-        return f"{sum(found)} steps forgotten"
+        said = f"{sum(number for number, _ in found)} steps forgotten"
+        return said if all(everywhere for _, everywhere in found) else f"{said}; {_NOT_EVERYWHERE}"
 
     def _show(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         known = self._at_work().known

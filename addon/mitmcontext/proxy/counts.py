@@ -22,7 +22,7 @@ _NAME: Final = 16
 _ROW: Final = _NAME + 4
 # Counting less than this costs about as little as looking it up.
 WORTH_KEEPING: Final = 64 << 10
-_KEPT: Final = 30 * 86_400.0
+_KEPT: Final = 30 * 86_400.0  # or less, where frozen edits are kept for less
 _CONVERSATIONS: Final = 10_000
 
 
@@ -32,9 +32,11 @@ class KeptCounts:
     Args:
         far: the store.
         named: a keyed digest of what a conversation is recognised by.
+        kept: for how many seconds, at most.
     """
 
-    def __init__(self, far: Store, named: Callable[[bytes], bytes]) -> None:
+    def __init__(self, far: Store, named: Callable[[bytes], bytes], kept: float = _KEPT) -> None:
+        self._kept = min(_KEPT, kept)
         self._far = far
         self._named = named
         self._lock = threading.Lock()
@@ -58,7 +60,7 @@ class KeptCounts:
         if unkept >= WORTH_KEEPING:
             rows = known.counts(reading.facts)
             packed = (key[:_NAME] + tokens.to_bytes(4, "big") for key, tokens in rows)
-            self._far.set(name, b"".join(packed), _KEPT)
+            self._far.set(name, b"".join(packed), self._kept)
 
     def _name_of(self, reading: Reading) -> bytes:
         """By what a conversation begins with: two messages, so that its forks share it."""

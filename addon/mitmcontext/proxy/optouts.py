@@ -17,7 +17,7 @@ from typing import Final
 from cachetools import TTLCache
 
 from mitmcontext.proxy.tenant import keyed
-from mitmcontext.stores.base import Store
+from mitmcontext.stores.base import OK, Store
 
 MOST: Final = 10_000
 """So many users' choices are held in memory."""
@@ -34,6 +34,7 @@ Choice = tuple[float, bool]
 can outlive a reload of the code."""
 
 _NONE: Final[Choice] = (0.0, False)
+_UNKNOWN: Final[Choice] = (0.0, True)
 
 
 class OptOuts:
@@ -65,15 +66,20 @@ class OptOuts:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="mitmcontext-optouts")
 
     async def has(self, user: str) -> bool:
-        """Whether this user is to be left alone."""
+        """Whether this user is to be left alone.
+
+        So is who may have chosen that, as far as is known: while a store is out of service nobody
+        knows what it holds.
+        """
         if user not in self._choices or (self._shared and user not in self._looked):
             await self._run(self._look, user)
-            self._looked[user] = True
-        return self._choices.get(user, _NONE)[1]
+            if user in self._choices:
+                self._looked[user] = True
+        return self._choices.get(user, _UNKNOWN)[1]
 
     def has_at_hand(self, user: str) -> bool:
         """The same, as far as it is in memory."""
-        return self._choices.get(user, _NONE)[1]
+        return self._choices.get(user, _UNKNOWN)[1]
 
     async def choose(self, user: str, *, out: bool) -> bool:
         """Take a user's choice; whether all stores have it, and there is one."""
@@ -88,7 +94,9 @@ class OptOuts:
         loop = asyncio.get_running_loop()
         found, everywhere = await loop.run_in_executor(self._pool, work, user, known)
         # Meanwhile the user may have chosen anew.
-        self._choices[user] = max(found, self._choices.get(user, _NONE))
+        newest = max(found, self._choices.get(user, _NONE))
+        if newest != _NONE or everywhere:
+            self._choices[user] = newest
         return everywhere
 
     def _look(self, user: str, known: Choice) -> tuple[Choice, bool]:
@@ -97,7 +105,7 @@ class OptOuts:
         held = [_read(store.get_many([key]).get(key)) for store in self._stores]
         newest = max([known, *held])
         if newest == _NONE:
-            return newest, True
+            return newest, all(store.figures().state == OK for store in self._stores)
         value = _VALUE.pack(*newest)
         kept = [
             have == newest or store.set(key, value, _KEPT_SECONDS)

@@ -23,7 +23,7 @@ _ANCHOR: Final = 400  # bytes beside its ratios
 _KEYS: Final = 10_000
 # What was learned is written at most so often where nobody else reads it, and kept so long.
 _SECONDS: Final = 60.0
-_KEPT: Final = 30 * 86_400.0
+_KEPT: Final = 30 * 86_400.0  # or less, where frozen edits are kept for less
 # A client's next request holds the model's answer and what follows it: a few messages more.
 _ANCHORS_ASKED: Final = 12
 _KEPT_DECODER: Final = msgspec.msgpack.Decoder(Kept)
@@ -51,9 +51,13 @@ class Reports:
         far: what outlives the process, or None.
         shared: whether other proxies write there, so that it is asked on every request.
         named: a keyed digest of what a value is kept under.
+        kept: for how many seconds, at most.
     """
 
-    def __init__(self, far: Tiers | None, shared: bool, named: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, far: Tiers | None, shared: bool, named: Callable[[bytes], bytes], kept: float
+    ) -> None:
+        self._kept = min(_KEPT, kept)
         self._far = far
         self._shared = shared
         self._named = named
@@ -103,9 +107,11 @@ class Reports:
         def write() -> None:
             if key.encode() in due:
                 kept = msgspec.msgpack.encode(self._calibration.kept(key))
-                far.set(self._named_calibration(key), kept, _KEPT)
+                far.set(self._named_calibration(key), kept, self._kept)
             if chain in due:
-                far.set(self._named_anchor(chain), msgspec.msgpack.encode((link, found)), _KEPT)
+                far.set(
+                    self._named_anchor(chain), msgspec.msgpack.encode((link, found)), self._kept
+                )
 
         return write
 

@@ -18,6 +18,7 @@ from typing import Final
 _ACCOUNT: Final = ("chatgpt-account-id", "openai-organization", "openai-project")
 _KEYS: Final = ("sk-", "ABSK", "bedrock-api-key-")
 _SIGNER: Final = re.compile(r"AWS4-[\w-]+ +Credential=([\w.-]+)/")
+_MAY_BE: Final = re.compile(r"auth|key|token|secret|cookie|credential")
 _CREDENTIAL: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
@@ -64,7 +65,10 @@ def _principal(headers: Mapping[str, str]) -> list[str]:
     # A signature is another one on every request; who signs is not.
     if signer := _SIGNER.match(headers.get("authorization", "")):
         return ["signer", signer[1]]
-    return ["credential", *(f"{name}={headers[name]}" for name in _CREDENTIAL if name in headers)]
+    known = [name for name in _CREDENTIAL if name in headers]
+    # Gateways have headers of their own; what may be a credential keeps tenants apart.
+    names = known or sorted(name for name in headers if _MAY_BE.search(name))
+    return ["credential", *(f"{name}={headers[name]}" for name in names)]
 
 
 def _bearer(headers: Mapping[str, str]) -> str:
@@ -83,4 +87,5 @@ def _owner(token: str) -> list[str]:
         issuer, subject = claims["iss"], claims["sub"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
-    return [issuer, subject] if isinstance(issuer, str) and isinstance(subject, str) else []
+    both = isinstance(issuer, str) and isinstance(subject, str) and issuer and subject
+    return [issuer, subject] if both else []

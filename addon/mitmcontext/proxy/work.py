@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,8 @@ _COUNTS_OF_ONE: Final = 48 << 10
 _ANALYSIS: Final = 16 << 10
 # Two states of the calibration that correct these estimates alike are alike.
 _PROBES: Final = (2_000, 200_000)
+# Longer than anything else is kept.
+_EPOCH_KEPT: Final = 400 * 86_400.0
 _ASSESSMENT: Final = msgspec.msgpack.Decoder(Assessment)
 
 _T = TypeVar("_T")
@@ -113,14 +116,21 @@ class Worker:
         self._refused = kept["refused"]
         self._windows = kept["windows"]
         self._key = shelves.tenants
-        self._reports = Reports(shelves.far, shelves.shared, self._named_report)
+        self._far = shelves.far
+        self._shared = shelves.shared
+        self._named_epoch = keyed(shelves.tenants, [b"epoch"])
+        # None: not asked for yet.
+        self._epoch: bytes | None = None
+        self._reports = Reports(shelves.far, shelves.shared, self._named_report, ledger_ttl)
         self._confirmed: TTLCache[bytes, bool] = TTLCache(
             10_000, min(_CONFIRM_SECONDS, ledger_ttl / 4)
         )
         counts = sized(kept, settings.tiktoken_cache_size * _COUNTS_OF_ONE)
         self._messages = MemoryStore(counts)
         self.known = Known(self._messages, self._count)
-        self._kept_counts = KeptCounts(shelves.far, self._named_counts) if shelves.far else None
+        self._kept_counts = (
+            KeptCounts(shelves.far, self._named_counts, ledger_ttl) if shelves.far else None
+        )
         self._analyses = Memory(cells(settings.context_cache_size * _ANALYSIS))
         self._analysis_ttl = settings.context_analysis_cache_ttl
 
@@ -214,6 +224,16 @@ class Worker:
         found = result.ready.laid.found
         return self._prefixes.note(sent, forwarded, mark_of(found.entry) if found else (0, 0))
 
+    def is_unproven(self, result: Result) -> bool:
+        """Whether what we made of a request may be at fault: nothing like it was accepted yet."""
+        found = result.ready.laid.found
+        if result.raw is None or found is None:
+            return False
+        return result.before is not None or self._proof(result, found) not in self._confirmed
+
+    def _proof(self, result: Result, found: Found) -> bytes:
+        return result.ready.laid.sent.links[found.at] + bytes([found.entry.step % 256])
+
     async def step_back(self, result: Result) -> bytes:
         """The last form that the provider took, or what the client sent."""
         before = result.before
@@ -269,7 +289,7 @@ class Worker:
         laid = result.ready.laid
         if laid.found is None:
             return
-        link = laid.sent.links[laid.found.at] + bytes([laid.found.entry.step % 256])
+        link = self._proof(result, laid.found)
         if link not in self._confirmed and await self._run(
             partial(self._ledger.confirm, laid.sent.links, laid.found)
         ):
@@ -303,10 +323,18 @@ class Worker:
         )
         return Answered(links[-1], report, estimated.expected, estimated.scale)
 
-    def forget(self, link: bytes) -> int:
-        """Remove what is frozen at a link, and before it; how many entries there were."""
+    def forget(self, link: bytes) -> tuple[int, bool]:
+        """Remove what is frozen of the conversation of a link.
+
+        How many entries there were, and whether it is certain that none is left anywhere.
+        """
         self._confirmed.clear()
-        return self._ledger.forget(link)
+        # Excerpts, and what was forwarded before: nothing of it is to show, or to be missed.
+        self._changes.clear()
+        self._prefixes.clear()
+        forgotten = self._ledger.forget(link)
+        self._new_epoch()
+        return forgotten
 
     async def clean_up(self) -> None:
         """Remove what has expired."""
@@ -323,9 +351,15 @@ class Worker:
             for name, figures in every.items()
         }
 
-    def clear(self) -> None:
-        """Forget every frozen edit and every count."""
-        self._ledger.clear()
+    def clear(self) -> bool:
+        """Forget every frozen edit and every count; whether it is certain that all is gone."""
+        everywhere = self._ledger.clear()
+        self._new_epoch()
+        self._forget_nearby()
+        return everywhere
+
+    def _forget_nearby(self) -> None:
+        """Forget what is in this process's memory beside the ledger."""
         self.known.clear()
         self._analyses.clear()
         self._reports.clear()
@@ -335,6 +369,25 @@ class Worker:
         self._windows.clear()
         self._confirmed.clear()
         self._prefixes.clear()
+
+    def _new_epoch(self) -> None:
+        """Tell the proxies that share a store to forget what they hold apart from it."""
+        if self._far is not None and self._shared:
+            self._epoch = secrets.token_bytes(8)
+            self._far.set(self._named_epoch, self._epoch, _EPOCH_KEPT)
+
+    def _follow_epoch(self) -> None:
+        """Where another proxy cleared or forgot something, hold only what is still shared."""
+        if self._far is None or not self._shared:
+            return
+        found = self._far.get_latest([self._named_epoch]).get(self._named_epoch, b"")
+        if found and found != self._epoch:
+            if self._epoch is not None:
+                self._ledger.forget_nearby()
+                self._forget_nearby()
+            self._epoch = found
+        elif self._epoch is None:
+            self._epoch = found
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -395,6 +448,7 @@ class Worker:
         return replace(ready, raw=encoded(ready))
 
     def _lay_far(self, ready: Ready) -> Ready:
+        self._follow_epoch()
         self._reports.read(self._calibration_key(ready), ready.laid.sent.links)
         return self._lay(ready, self._ledger.find(ready.laid.sent.links))
 

@@ -191,6 +191,11 @@ class Tiers:
         done = [tier.clear() for tier in self._tiers]
         return all(done)
 
+    def clear_nearer(self) -> None:
+        """Remove everything from all tiers but the last, which is shared."""
+        for tier in self._tiers[:-1]:
+            tier.clear()
+
     def clean_up(self) -> int:
         removed = 0
         for tier in self._tiers:

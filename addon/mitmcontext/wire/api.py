@@ -25,6 +25,7 @@ from mitmcontext.wire import spans
 
 MARKER: Final = "cache_control"
 _PROJECT: Final = re.compile(r"/projects/([\w.:-]{1,100})/locations/")
+_LARGEST_NUMBER: Final = 10**12
 _BASE64: Final = re.compile(rb'"[A-Za-z0-9+/=]{2000,}"')
 
 
@@ -187,7 +188,8 @@ def nested(text: bytes, fields: Mapping[str, Span], *keys: str) -> Span | None:
 def number_of(raw: bytes, span: Span | None) -> int | None:
     """The whole number at `span`, or None where there is none."""
     found = spans.value(raw, span) if span else None
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    whole = isinstance(found, int) and not isinstance(found, bool)
+    return found if isinstance(found, int) and whole and abs(found) <= _LARGEST_NUMBER else None
 
 
 def is_object(raw: bytes, span: Span) -> bool:

@@ -73,6 +73,9 @@ _WINDOW_SIZE: Final = re.compile(
     rb"(?:maximum context length (?:is|of)|context window of|context size \()\s*(\d+)",
     re.IGNORECASE,
 )
+_MESSAGES_SIZE: Final = re.compile(
+    rb"\(\s*(\d+) in (?:the|your) (?:messages|prompt)", re.IGNORECASE
+)
 _SENT_SIZE: Final = re.compile(
     rb"(?:resulted in|requested(?: about)?|request \(|you passed)\s*(\d+)\s*(?:input )?tokens",
     re.IGNORECASE,
@@ -176,7 +179,9 @@ def refuses_length(status: int, body: bytes) -> TooLong | None:
     """Whether an answer refuses a request as too long, in the words of OpenAI and its followers."""
     if status not in (*_SHAPE, 413) or _LENGTH.search(body) is None:
         return None
-    window, sent = _WINDOW_SIZE.search(body), _SENT_SIZE.search(body)
+    # Where the requested output is added, the messages' own share stands behind it.
+    sent = _MESSAGES_SIZE.search(body) or _SENT_SIZE.search(body)
+    window = _WINDOW_SIZE.search(body)
     return TooLong(int(sent[1]) if sent else None, int(window[1]) if window else None)
 
 

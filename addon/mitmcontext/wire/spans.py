@@ -16,6 +16,9 @@ import msgspec
 
 from mitmcontext.values import Edit, Span, Unreadable
 
+MOST: Final = 20_000
+"""So many messages, or parts of one, are read: a window of a million tokens holds fewer."""
+
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]')
@@ -98,6 +101,8 @@ def elements(text: bytes, span: Span) -> list[Span]:
         raws = _ARRAY.decode(memoryview(text)[span.start : span.end])
     except (msgspec.MsgspecError, RecursionError):
         raise Unreadable("the body holds no array where one must be") from None
+    if len(raws) > MOST:
+        raise Unreadable("more messages or parts than anybody sends")
     found = []
     at = span.start
     for raw in raws:
