@@ -179,6 +179,13 @@ class Settings:
         windows,
         "GLOB=TOKENS, the input window of the models that match; may be given several times.",
     )
+    context_budget: int = setting(
+        "0",
+        at_least(0),
+        "Tokens of input: treat every window as no larger than this, for cheaper or sharper "
+        "contexts. Below the model's own critical threshold a history is then condensed only if "
+        "that is likely to pay for itself, or if the provider's cache has gone cold. 0: off.",
+    )
     context_hosts: tuple[str, ...] = setting(
         (),
         globs,

@@ -211,6 +211,22 @@ class Change:
     new: bool = True
 
 
+class Money(NamedTuple):
+    """What a request has cost by its provider's report, and what it saved, in US dollars.
+
+    `saved` is against what the request would have cost as the client sent it: an estimate, and
+    negative where it cost more. In observe mode, where it did go out so, it is what would have been
+    saved. The last two are of the whole conversation so far. `known` is False where nobody knows
+    the model's prices; then all figures are 0 and say nothing.
+    """
+
+    known: bool
+    cost: float
+    saved: float
+    cost_so_far: float
+    saved_so_far: float
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Everything there is to show about one request. `reason` is ours, never the client's words.
@@ -218,7 +234,8 @@ class Outcome:
     `sent` and `forwarded` are estimates in tokens of the whole request; `room` is what the model
     can take in tokens. `level` and `utilisation` are those before a new step, with only the earlier
     ones laid over the request: `forwarded` plus what the new step `freed`. `steps` counts the steps
-    of this conversation so far.
+    of this conversation so far. `predicted` is what the new step was expected to save over the
+    conversation's rest, in dollars and less its price; None where nobody knows the prices.
     """
 
     action: Action
@@ -234,6 +251,7 @@ class Outcome:
     messages: int = 0
     changes: Sequence[Change] = field(default_factory=tuple)
     milliseconds: float = 0.0
+    predicted: float | None = None
 
     @property
     def utilisation(self) -> float:

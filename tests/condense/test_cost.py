@@ -141,9 +141,9 @@ def test_whether_a_step_pays_does_not_depend_on_the_currency(
 # How a conversation goes on.
 
 
-def test_as_many_turns_are_expected_as_there_were() -> None:
+def test_half_as_many_turns_are_expected_as_there_were() -> None:
     own = [False, True, False, True, False]
-    assert course_of([100, 50, 250, 50, 250], own, 100_000, 10_000) == Course(3, 300)
+    assert course_of([100, 50, 250, 50, 250], own, 100_000, 10_000) == Course(2, 300)
 
 
 def test_a_conversation_ends_where_a_step_is_forced() -> None:
@@ -159,7 +159,7 @@ def test_the_first_request_of_all_is_one_turn() -> None:
 
 def test_what_a_model_says_in_several_items_is_one_turn() -> None:
     own = [False, True, True, False, True, False]
-    assert course_of([10] * 6, own, 1_000_000, 60).turns == 3
+    assert course_of([10] * 6, own, 1_000_000, 60).turns == 2
     assert newest_of([1, 2, 4, 8, 16, 32], own) == 48
     assert newest_of([1, 2, 4], [False, True, True]) == 6
     assert newest_of([7, 8], [False, False]) == 15

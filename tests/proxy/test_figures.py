@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mitmcontext.proxy.figures import STEPS_KEPT, Figures, memory_usage
-from mitmcontext.values import Action, Change, Outcome
+from mitmcontext.values import Action, Change, Money, Outcome
 
 
 class Clock:
@@ -42,6 +42,15 @@ def test_nothing_yet() -> None:
             "refused_length": 0,
         },
         "tokens": {"sent": 0, "forwarded": 0, "saved": 0, "would_save": 0},
+        "money": {
+            "cost": 0.0,
+            "saved": 0.0,
+            "would_save": 0.0,
+            "predicted": 0.0,
+            "requests_priced": 0,
+            "requests_of_unknown_price": 0,
+            "steps_of_unknown_price": 0,
+        },
         "steps": 0,
         "steps_resumed": 0,
         "steps_freed": [],
@@ -60,6 +69,7 @@ def test_nothing_yet() -> None:
         },
         "error_rate": 0.0,
         "uptime_seconds": 0.0,
+        "changes": {},
         "left_alone": {},
         "failures": {},
     }
@@ -73,8 +83,10 @@ def busy(clock: Clock, kept: dict[str, Any] | None = None) -> Figures:
     figures.record(outcome(Action.LEFT_ALONE, reason="count_tokens"))
     figures.record(outcome(Action.LEFT_ALONE, reason="count_tokens"))
     figures.record(outcome(Action.UNDER_THRESHOLD, sent=100, forwarded=100))
+    stub = Change("stub", 1, 1, "tool result", 9, 1, "before", "after")
+    step = {"freed": 400, "milliseconds": 20.0, "predicted": 0.25}
     figures.record(
-        outcome(Action.CONDENSED, sent=900, forwarded=500, freed=400, milliseconds=20.0, steps=1)
+        outcome(Action.CONDENSED, sent=900, forwarded=500, steps=1, changes=(stub,), **step)
     )
     figures.record(
         outcome(Action.CONDENSED, sent=1300, forwarded=500, freed=300, milliseconds=10.0, steps=2)
@@ -82,6 +94,10 @@ def busy(clock: Clock, kept: dict[str, Any] | None = None) -> Figures:
     figures.record(outcome(Action.REAPPLIED, sent=1310, forwarded=510, steps=2))
     figures.record(outcome(Action.OBSERVED, sent=900, forwarded=450, freed=450))
     figures.record(outcome(Action.FAILED_OPEN, sent=900, forwarded=900, reason="deadline"))
+    figures.billed(Money(True, 0.5, -0.125, 0.5, -0.125), observed=False)
+    figures.billed(Money(True, 0.25, 0.0625, 0.75, -0.0625), observed=False)
+    figures.billed(Money(True, 0.25, 0.5, 0.25, 0.5), observed=True)
+    figures.billed(Money(False, 0.0, 0.0, 0.0, 0.0), observed=False)
     figures.failed("reading along: ValueError")
     figures.refused()
     figures.broke_prefix()
@@ -109,6 +125,16 @@ def test_what_each_request_adds() -> None:
             "refused_length": 0,
         },
         "tokens": {"sent": 5410, "forwarded": 3410, "saved": 2000, "would_save": 450},
+        "money": {
+            "cost": 1.0,
+            "saved": -0.0625,
+            "would_save": 0.5,
+            "predicted": 0.25,
+            "requests_priced": 3,
+            "requests_of_unknown_price": 1,
+            "steps_of_unknown_price": 1,
+        },
+        "changes": {"tool result (stub)": 1},
         "steps": 2,
         "steps_resumed": 0,
         "steps_freed": [400, 300],

@@ -30,6 +30,7 @@ from mitmcontext.proxy.job import Job, Ready, Result, may_step
 from mitmcontext.proxy.page import page
 from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
+from mitmcontext.proxy.saved import Saved
 from mitmcontext.proxy.shelves import shelves
 from mitmcontext.proxy.team import Team, objections
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
@@ -37,7 +38,7 @@ from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
 from mitmcontext.proxy.websocket import Lent, Sockets, is_upgrade
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import BadSetting, Settings, load
-from mitmcontext.values import Action, Outcome, Standing, TooLong, Unreadable, Usage
+from mitmcontext.values import Action, Money, Outcome, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.api import Api
 
@@ -70,12 +71,13 @@ class ContextAddon:
         self._key = b""
         self._pending: dict[str, Result] = {}
         self._tees: dict[str, Tee] = {}
-        # Sizes that were reported before the request was counted.
-        self._uncounted: dict[str, int] = {}
+        # What was reported before the request was counted.
+        self._uncounted: dict[str, Usage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._cleaner: asyncio.Task[None] | None = None
         self._eviction = Eviction()
         self._sockets: Sockets | None = None
+        self._saved: Saved | None = None
         self.addons = [ASGIApp(page(self._shown_to_all), HOST, 80)]
 
     # What mitmproxy does once, and on a live reload.
@@ -154,7 +156,10 @@ class ContextAddon:
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Forward a request that fits, by whatever rung of the ladder holds."""
-        if flow.response or flow.error or not flow.live:
+        if not flow.live:
+            await self._look_at_saved(flow)
+            return
+        if flow.response or flow.error:
             return
         if flow.request.pretty_host == HOST:
             if self._team is not None:
@@ -166,6 +171,21 @@ class ContextAddon:
             raise
         except BaseException as error:  # noqa: BLE001 - a request is never lost to a fault of ours
             self._failed(flow, type(error).__name__)
+
+    async def _look_at_saved(self, flow: http.HTTPFlow) -> None:
+        """In mitmdump, say of saved flows what condensing would have done with them."""
+        off = self._settings.context_mode == "off" or not self._is_watched(flow)
+        if off or self._team is not None or getattr(ctx.master, "view", None) is not None:
+            return
+        try:
+            path = flow.request.path.partition("?")[0]
+            api, raw = api_for(flow.request.method, path), flow.request.raw_content
+            job = None if api is None or raw is None else self._job(flow, api, path, raw)
+            if self._saved is None:
+                self._saved = Saved(self._settings)
+            await self._saved.look(flow, job, self._settings)
+        except Exception as error:  # noqa: BLE001 - the other flows are to be read all the same
+            self._figures.failed(type(error).__name__)
 
     async def _request(self, flow: http.HTTPFlow) -> None:
         request = flow.request
@@ -243,9 +263,9 @@ class ContextAddon:
             return  # another turn on a WebSocket meanwhile
         if flow.id in self._pending:
             self._pending[flow.id] = counted
+        self._mark(flow, counted.outcome)
         if reported is not None:
             self._learned(flow, counted, reported)
-        self._mark(flow, counted.outcome)
         ctx.master.addons.trigger(UpdateHook([flow]))
 
     async def _explain(self, flow: http.HTTPFlow, result: Result) -> None:
@@ -279,6 +299,7 @@ class ContextAddon:
             raw=raw,
             observed=observed,
             login=is_subscription(headers),
+            at=time.time() if flow.live else request.timestamp_start,
         )
 
     def _is_watched(self, flow: http.HTTPFlow) -> bool:
@@ -300,7 +321,7 @@ class ContextAddon:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Let what is too large to look at pass through without being held in memory."""
-        if flow.response is not None:  # refused already, for want of a login
+        if flow.response is not None:  # refused already, for want of a login; or saved
             return
         try:
             path = flow.request.path.partition("?")[0]
@@ -322,7 +343,7 @@ class ContextAddon:
     def _responseheaders(self, flow: http.HTTPFlow) -> None:
         result = self._pending.get(flow.id)
         answer = flow.response
-        if answer is None or flow.websocket is not None:
+        if answer is None or flow.websocket is not None or not flow.live:
             return
         replaced = result is not None and (result.raw is not None or may_step(result))
         kind = answer.headers.get("content-type")
@@ -346,14 +367,19 @@ class ContextAddon:
         result = self._pending.get(flow.id)
         if result is not None and usage.input_tokens:
             if result.counted:
-                self._learned(flow, result, usage.input_tokens)
+                self._learned(flow, result, usage)
+                ctx.master.addons.trigger(UpdateHook([flow]))
             else:
-                self._uncounted[flow.id] = usage.input_tokens
+                self._uncounted[flow.id] = usage
 
-    def _learned(self, flow: http.HTTPFlow, result: Result, reported: int) -> None:
+    def _learned(self, flow: http.HTTPFlow, result: Result, usage: Usage) -> None:
         """The provider said how large a request was that had been estimated."""
-        self._at_work().learn(result, reported)
-        outcome = result.outcome
+        worker, outcome, reported = self._at_work(), result.outcome, usage.input_tokens or 0
+        worker.learn(result, reported)
+        money = worker.bill(result, usage)
+        if money is not None:
+            self._figures_of(flow).billed(money, observed=bool(result.ready.observed))
+            self._mark_money(flow, money)
         estimated = outcome.sent if outcome.action is Action.OBSERVED else outcome.forwarded
         if estimated and not result.ready.request.hidden:
             self._figures_of(flow).compared(estimated, reported)
@@ -470,7 +496,7 @@ class ContextAddon:
 
     async def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Follow a conversation that is not sent by POST."""
-        if self._sockets is not None:
+        if self._sockets is not None and flow.live:
             await self._sockets.message(flow)
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
@@ -534,6 +560,7 @@ class ContextAddon:
         known = self._at_work().known
         self._figures.counted(*known.take())
         self._figures_of(flow).record(outcome)
+        flow.metadata.pop(view.KEY, None)  # of an earlier turn on a WebSocket
         self._mark(flow, outcome)
         if outcome.action is Action.CONDENSED:
             self._log_step(flow, outcome)
@@ -547,8 +574,12 @@ class ContextAddon:
         if self._team is not None:
             return
         flow.comment = view.comment(outcome)
-        flow.metadata[view.KEY] = view.to_metadata(outcome)
+        flow.metadata[view.KEY] = view.to_metadata(outcome) | view.money_of(flow.metadata)
         flow.marked = view.mark(outcome) or flow.marked
+
+    def _mark_money(self, flow: http.HTTPFlow, money: Money) -> None:
+        if self._team is None and view.KEY in flow.metadata:
+            flow.metadata[view.KEY] |= view.money_to_metadata(money)
 
     def _failed(self, flow: http.HTTPFlow, reason: str) -> None:
         """The request goes out as it came; say so, by the kind of the fault alone."""
@@ -574,6 +605,8 @@ class ContextAddon:
         if self._team is not None and ctx.master.should_exit.is_set():
             for line in self._team.summary(self._settings):
                 _log.info("mitmcontext: %s", line)
+        for line in self._saved.summary() if self._saved is not None else ():
+            _log.info("mitmcontext: %s", line)
         self._say_how_caches_fare()
         if self._cleaner is not None:
             self._cleaner.cancel()

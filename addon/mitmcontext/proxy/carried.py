@@ -36,6 +36,7 @@ class Carried(TypedDict):
     refused: LRUCache[bytes, bool]
     windows: LRUCache[str, int]
     lines: LRUCache[str, Any]
+    tabs: LRUCache[bytes, tuple[float, ...]]
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -60,6 +61,7 @@ def carried(master: object) -> Carried:
             refused=LRUCache(1_000),
             windows=LRUCache(1_000),
             lines=LRUCache(_LINES_SIZE, getsizeof=_size_of),
+            tabs=LRUCache(_HISTORIES),
         )
         setattr(master, _NAME, found)
     return found

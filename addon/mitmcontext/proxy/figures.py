@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mitmcontext.values import Action, Outcome
+from mitmcontext.values import Action, Money, Outcome
 
 STEPS_KEPT = 1000
 """How many steps are remembered one by one."""
@@ -51,6 +51,14 @@ def _fresh() -> dict[str, Any]:
         "estimate_errors": [],
         "cache_hits": 0,
         "cache_misses": 0,
+        "billed": 0,
+        "unpriced": 0,
+        "cost": 0.0,
+        "saved_money": 0.0,
+        "would_save_money": 0.0,
+        "predicted": 0.0,
+        "steps_unpriced": 0,
+        "changes": {},
     }
 
 
@@ -104,8 +112,16 @@ class Figures:
             _count(figures["failures"], outcome.reason)
         elif outcome.action is Action.CONDENSED:
             self._step(outcome)
+        self._note_changes(outcome)
         if self._total is not None:
             self._total.record(outcome)
+
+    def _note_changes(self, outcome: Outcome) -> None:
+        """What a new step did, or would have done in observe mode, by kind."""
+        changes = [change for change in outcome.changes if change.new]
+        if outcome.action in (Action.CONDENSED, Action.OBSERVED) and outcome.freed:
+            for change in changes:
+                _count(self._all["changes"], f"{change.kind} ({change.what})")
 
     def _step(self, outcome: Outcome) -> None:
         figures = self._all
@@ -113,6 +129,8 @@ class Figures:
         figures["freed"] += outcome.freed
         figures["step_ms"] += outcome.milliseconds
         figures["steps_freed"] = [*figures["steps_freed"], outcome.freed][-self._steps_kept :]
+        figures["predicted"] += outcome.predicted or 0.0
+        figures["steps_unpriced"] += outcome.predicted is None
 
     def stepped(self, outcome: Outcome) -> None:
         """A step was taken for a request that had been recorded, after the provider refused it."""
@@ -169,6 +187,15 @@ class Figures:
         if self._total is not None:
             self._total.compared(estimated, reported)
 
+    def billed(self, money: Money, *, observed: bool) -> None:
+        """The provider reported what a request used."""
+        figures = self._all
+        figures["billed" if money.known else "unpriced"] += 1
+        figures["cost"] += money.cost
+        figures["would_save_money" if observed else "saved_money"] += money.saved
+        if self._total is not None:
+            self._total.billed(money, observed=observed)
+
     def counted(self, hits: int, misses: int) -> None:
         """So many messages' counts were known, so many had to be made."""
         self._all["cache_hits"] += hits
@@ -194,6 +221,15 @@ class Figures:
                 "saved": figures["sent"] - figures["forwarded"],
                 "would_save": figures["would_save"],
             },
+            "money": {
+                "cost": round(figures["cost"], 6),
+                "saved": round(figures["saved_money"], 6),
+                "would_save": round(figures["would_save_money"], 6),
+                "predicted": round(figures["predicted"], 6),
+                "requests_priced": figures["billed"],
+                "requests_of_unknown_price": figures["unpriced"],
+                "steps_of_unknown_price": figures["steps_unpriced"],
+            },
             "steps": steps,
             "steps_resumed": figures["steps_resumed"],
             "steps_freed": list(figures["steps_freed"]),
@@ -215,6 +251,7 @@ class Figures:
             "memory_usage_mb": round(memory_usage() / 2**20, 1),
             "error_rate": _share(errors, figures["recognised"]),
             "uptime_seconds": round(self.uptime(), 3),
+            "changes": dict(figures["changes"]),
             "left_alone": dict(figures["left_alone"]),
             "failures": dict(figures["failures"]),
         }

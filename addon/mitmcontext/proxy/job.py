@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mitmcontext import pipeline
+from mitmcontext.condense.cost import Cache
+from mitmcontext.models.prices import Prices, prices_of
 from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies
 from mitmcontext.settings import Settings
 from mitmcontext.tokens.calibration import Anchor, Scale, Shape
 from mitmcontext.values import Action, Outcome, Request, Standing
 from mitmcontext.wire.api import Api
+
+NO_PRICES: Final = prices_of("")
 
 
 class Claim:
@@ -35,7 +39,7 @@ class Job:
     """What of a flow decides about it. `headers` have names in lower case.
 
     `place` is a keyed digest of where the request goes; `tenant` is one of that and of who sends
-    it, as the headers say.
+    it, as the headers say. `at` is when it was sent, in seconds.
     """
 
     api: Api
@@ -46,13 +50,15 @@ class Job:
     raw: bytes
     observed: str = ""
     login: bool = False
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A request with what is frozen laid over it: the lowest rung that keeps the prefix.
 
-    `raw` is what goes out then, encoded; None where that is what the client sent.
+    `raw` is what goes out then, encoded; None where that is what the client sent. `cache` is what
+    the provider has of the conversation in its cache.
     """
 
     job: Job
@@ -63,6 +69,8 @@ class Ready:
     standing: Standing
     why: str
     raw: bytes | None = None
+    prices: Prices = NO_PRICES
+    cache: Cache = Cache.WARM
 
     @property
     def request(self) -> Request:
@@ -111,7 +119,8 @@ class Estimated(NamedTuple):
 class Result:
     """What to forward (None: as it came) and what to show.
 
-    `before` is what would have gone out without a new step.
+    `before` is what would have gone out without a new step; `shared` of its tokens stand before
+    the step's first change (None: there is no new step).
     """
 
     outcome: Outcome
@@ -121,6 +130,7 @@ class Result:
     estimated: Estimated | None = None
     counted: bool = True
     before: Laid | None = None
+    shared: int | None = None
 
     @property
     def link(self) -> bytes | None:

@@ -59,11 +59,17 @@ _LABELS = {
     "error_rate": "errors per LLM request",
     "uptime_seconds": "running for, seconds",
     "opted_out": "opted out",
+    "predicted": "steps were expected to save",
+    "requests_priced": "requests with a known price",
+    "requests_of_unknown_price": "requests of unknown price",
+    "steps_of_unknown_price": "steps of unknown price",
 }
 _SECTIONS = {
     "requests": "Requests",
     "tokens": "Tokens (estimated)",
+    "money": "Money, in US dollars (cost as reported, savings estimated after cache effects)",
     "condensation_stats": "Steps",
+    "changes": "What steps did, or would have done",
     "estimates": "Estimates, against what the provider reported",
     "left_alone": "Left alone, and why",
     "failures": "What went wrong",
@@ -171,7 +177,7 @@ def _page(figures: Mapping[str, Any], more: Iterable[str]) -> Iterator[str]:
     for name, title in _SECTIONS.items():
         section = figures.get(name)
         if isinstance(section, Mapping) and section:
-            yield from _table(title, section)
+            yield from _table(title, section, _amount if name == "money" else _number)
     rest = {name: value for name, value in figures.items() if isinstance(value, int | float)}
     yield from _table("The proxy", rest)
     yield "</body></html>"
@@ -190,12 +196,24 @@ def _top() -> Iterator[str]:
     yield "</head><body><h1>mitmcontext</h1>"
 
 
-def _table(title: str, figures: Mapping[str, Any]) -> Iterator[str]:
+def _table(
+    title: str, figures: Mapping[str, Any], shown: Callable[[str, object], str] | None = None
+) -> Iterator[str]:
     yield f"<h2>{html.escape(title)}</h2><table>"
     for name, value in figures.items():
         label = html.escape(_LABELS.get(name, name.replace("_", " ")))
-        yield f"<tr><td>{label}</td><td>{html.escape(_number(name, value))}</td></tr>"
+        text = (shown or _number)(name, value)
+        yield f"<tr><td>{label}</td><td>{html.escape(text)}</td></tr>"
     yield "</table>"
+
+
+def _amount(name: str, value: object) -> str:
+    return dollars(value) if isinstance(value, float) else _number(name, value)
+
+
+def dollars(amount: float) -> str:
+    """An amount, down to what a small request costs; a saving may be negative."""
+    return f"{'-' if amount < 0 else ''}${abs(amount):,.4f}"
 
 
 def _number(name: str, value: object) -> str:

@@ -13,11 +13,13 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any, Final
 
 from mitmproxy import contentviews
 
-from mitmcontext.values import Action, Change, Level, Outcome
+from mitmcontext.proxy.page import dollars
+from mitmcontext.values import Action, Change, Level, Money, Outcome
 
 KEY: Final = "mitmcontext"
 """Where in `flow.metadata` the dict is, and what the view is called."""
@@ -122,7 +124,28 @@ def to_metadata(outcome: Outcome) -> dict[str, Any]:
         "milliseconds": float(outcome.milliseconds),
         "changes": [_change_to_metadata(change, room) for change in shown],
         "changes_in_all": len(outcome.changes),
+        "predicted": outcome.predicted,
     }
+
+
+def money_to_metadata(money: Money) -> dict[str, Any]:
+    """What joins the dict once the provider has reported what the request used."""
+    return {"money": [money.known, *map(float, money[1:])]}
+
+
+def money_of(metadata: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same out of a flow's metadata, as it stands there."""
+    kept = metadata.get(KEY)
+    money = kept.get("money") if isinstance(kept, Mapping) else None
+    return {} if money is None else {"money": money}
+
+
+def _money(metadata: Mapping[Any, Any]) -> Money | None:
+    match money_of(metadata):
+        case {"money": [bool(known), *figures]} if len(figures) == len(Money._fields) - 1:
+            if all(isinstance(figure, int | float) and isfinite(figure) for figure in figures):
+                return Money(known, *map(float, figures))
+    return None
 
 
 def _change_to_metadata(change: Change, room: int) -> dict[str, Any]:
@@ -161,10 +184,15 @@ def from_metadata(metadata: object) -> Outcome | None:
             messages=int(metadata["messages"]),
             milliseconds=float(metadata["milliseconds"]),
             changes=tuple(_change(item) for item in metadata["changes"][:_MAX_CHANGES]),
+            predicted=_dollars(metadata.get("predicted")),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return outcome
+
+
+def _dollars(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def _change(item: Mapping[str, Any]) -> Change:
@@ -194,7 +222,8 @@ class ContextView(contentviews.Contentview):
         if outcome is None:
             raise ValueError("mitmcontext has not looked at this request")
         in_all = kept.get("changes_in_all") if isinstance(kept, Mapping) else None
-        return render(outcome, in_all if isinstance(in_all, int) else len(outcome.changes))
+        in_all = in_all if isinstance(in_all, int) else len(outcome.changes)
+        return render(outcome, in_all, _money(metadata.flow.metadata) if metadata.flow else None)
 
     def render_priority(self, data: bytes, metadata: contentviews.Metadata) -> float:
         """Before JSON where there is something to see, behind it where the body went untouched."""
@@ -210,9 +239,9 @@ class ContextView(contentviews.Contentview):
         return 2.0 if action in MARKS else 0.5
 
 
-def render(outcome: Outcome, changes_in_all: int | None = None) -> str:
+def render(outcome: Outcome, changes_in_all: int | None = None, money: Money | None = None) -> str:
     """The page that the content view shows."""
-    head = [*_head(outcome), *_account(outcome)]
+    head = [*_head(outcome), *_account(outcome, money)]
     left_out = max(0, (changes_in_all or 0) - len(outcome.changes))
     lines = [*head, *_changes(outcome, MAX_LINES - len(head), left_out)]
     # mitmweb gives a line with nothing in it no height.
@@ -232,7 +261,7 @@ def _head(outcome: Outcome) -> Iterator[str]:
         yield ""
 
 
-def _account(outcome: Outcome) -> Iterator[str]:
+def _account(outcome: Outcome, money: Money | None) -> Iterator[str]:
     yield from _row("why", outcome.reason)
     if outcome.room and outcome.action is not Action.LEFT_ALONE:
         yield from _row("level", _level(outcome))
@@ -245,6 +274,7 @@ def _account(outcome: Outcome) -> Iterator[str]:
         yield from _row("step", f"number {outcome.steps}, freed {outcome.freed:,} tokens")
     elif outcome.steps:
         yield from _row("steps", f"{outcome.steps:,} so far in this conversation")
+    yield from _row("money", _spent(outcome, money))
     if outcome.room:
         yield from _row("window", f"{outcome.room:,} tokens for input")
     yield from _row("model", _joined(outcome.model, outcome.api))
@@ -252,6 +282,25 @@ def _account(outcome: Outcome) -> Iterator[str]:
         yield from _row("messages", f"{outcome.messages:,} in the client's request")
     yield from _row("took", f"{outcome.milliseconds:,.1f} ms")
     yield ""
+
+
+def _spent(outcome: Outcome, money: Money | None) -> str:
+    """What the request cost and saved, and what its step is expected to save."""
+    said = []
+    if money is not None and not money.known:
+        said.append("the prices of this model are not known")
+    elif money is not None:
+        would = "would save" if outcome.action is Action.OBSERVED else "saved"
+        said.append(f"cost {dollars(money.cost)}")
+        if money.saved or money.saved_so_far:
+            so_far = f"{dollars(money.saved_so_far)} so far in this conversation"
+            said.append(
+                f"{would} {dollars(money.saved)} (estimated), {so_far}, "
+                f"of {dollars(money.cost_so_far)}"
+            )
+    if outcome.predicted is not None:
+        said.append(f"the step is expected to save {dollars(outcome.predicted)} in the end")
+    return "; ".join(said)
 
 
 def _row(label: str, value: str) -> Iterator[str]:

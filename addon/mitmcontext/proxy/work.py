@@ -26,7 +26,7 @@ from mitmcontext.condense.assess import calls_for_step
 from mitmcontext.condense.ledger import Found, Ledger, home
 from mitmcontext.known import Known
 from mitmcontext.models.windows import SMALLEST, Window, window_of
-from mitmcontext.pipeline import Assessment, Laid, Step
+from mitmcontext.pipeline import Assessment, Laid, Market, Step
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.carried import Carried, sized
 from mitmcontext.proxy.counts import KeptCounts, uncounted
@@ -42,6 +42,7 @@ from mitmcontext.proxy.job import (
     encoded,
     may_step,
 )
+from mitmcontext.proxy.money import Tab, Tabs, cache_of, prices_for, settle
 from mitmcontext.proxy.prefixes import Break, Prefixes, mark_of
 from mitmcontext.proxy.reports import Answered, Reports, chain_of
 from mitmcontext.proxy.shelves import Shelves
@@ -55,7 +56,17 @@ from mitmcontext.tokens import vocabulary
 from mitmcontext.tokens.calibration import Report, Shape
 from mitmcontext.tokens.estimate import Count
 from mitmcontext.tokens.families import Asked, family_of
-from mitmcontext.values import Action, Broken, Change, Outcome, Request, Standing, TooLong
+from mitmcontext.values import (
+    Action,
+    Broken,
+    Change,
+    Money,
+    Outcome,
+    Request,
+    Standing,
+    TooLong,
+    Usage,
+)
 from mitmcontext.wire.api import digest, message_of
 
 # Reading a body of this size takes well below a millisecond. In a thread it takes half of one
@@ -113,6 +124,7 @@ class Worker:
         self._changes_lock = threading.Lock()
         self._recollections = Recollections(_RECOLLECTIONS_SIZE)
         self._prefixes = Prefixes(kept["prefixes"])
+        self._tabs = Tabs(kept["tabs"])
         self._refused = kept["refused"]
         self._windows = kept["windows"]
         self._key = shelves.tenants
@@ -157,6 +169,7 @@ class Worker:
     async def decide(self, ready: Ready) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
         began = time.perf_counter()
+        ready = self._on_its_tab(ready)
         try:
             if self._is_cheap(ready):
                 assessment = self._assess(ready)
@@ -187,9 +200,29 @@ class Worker:
             raise TimeoutError
         return await decision
 
+    def _on_its_tab(self, ready: Ready) -> Ready:
+        """The request with its prices and the state of the provider's cache; notes that it goes."""
+        links, at, prices = ready.laid.sent.links, ready.job.at, prices_for(ready)
+        tab = self._tabs.find(links)
+        ready = replace(ready, prices=prices, cache=cache_of(tab, at, prices.keeps))
+        if ready.standing is Standing.TURN:
+            self._tabs.keep(links, Tab(at) if tab is None else tab._replace(at=at))
+        return ready
+
+    def bill(self, result: Result, usage: Usage) -> Money | None:
+        """What a request has cost and saved; None where it was no request to a model."""
+        links = result.ready.laid.sent.links
+        settled = settle(result, usage, self._tabs.find(links))
+        if settled is None:
+            return None
+        tab, money = settled
+        self._tabs.keep(links, tab)
+        return money
+
     def _is_surely_safe(self, ready: Ready) -> bool:
-        window = self._window(ready)
-        return pipeline.is_surely_safe(ready.laid, window, ready.settings.thresholds)
+        window, settings = self._window(ready), ready.settings
+        thresholds, budget = settings.thresholds, settings.context_budget
+        return pipeline.is_surely_safe(ready.laid, window, thresholds, budget)
 
     def _patience(self, ready: Ready) -> float:
         """Seconds that a request may wait for a step.
@@ -369,6 +402,7 @@ class Worker:
         self._windows.clear()
         self._confirmed.clear()
         self._prefixes.clear()
+        self._tabs.clear()
 
     def _new_epoch(self) -> None:
         """Tell the proxies that share a store to forget what they hold apart from it."""
@@ -493,8 +527,10 @@ class Worker:
             return because(result, "the provider refused a step of this conversation before")
         if len(ready.request.spans) < ready.settings.condensation_min_messages:
             return result
+        settings, prices = ready.settings, ready.prices
+        market = Market(prices, prices.known, ready.cache, must_pay=settings.context_budget > 0)
         step = pipeline.plan_step(
-            ready.laid, assessment, ready.settings.thresholds, self.known, ready.seed
+            ready.laid, assessment, settings.thresholds, self.known, ready.seed, market
         )
         if isinstance(step, str):
             return because(result, step) if step else result
@@ -520,6 +556,7 @@ class Worker:
             reason=f"{assessment.level.value}: {assessment.forwarded / assessment.room:.0%} full",
             freed=step.entry.before - step.entry.after,
             changes=step.changes,
+            predicted=step.forecast.net if step.forecast else None,
         )
         if not claim.take():
             raise TimeoutError
@@ -527,7 +564,7 @@ class Worker:
         if frozen.entry is not step.entry:
             return self._assessed(self._look_again(ready))
         self._tell(links[frozen.at], step.changes)
-        return replace(result, outcome=outcome, before=laid)
+        return replace(result, outcome=outcome, before=laid, shared=step.shared)
 
     def _look_again(self, ready: Ready) -> Ready:
         return self._lay_far(ready)
@@ -546,14 +583,15 @@ class Worker:
 
     def _assess(self, ready: Ready) -> Assessment:
         window, thresholds = self._window(ready), ready.settings.thresholds
+        budget = ready.settings.context_budget
         estimated_as = self._estimated_as(ready)
         scale_of = partial(self._reports.scale, estimated_as)
         probes = [scale_of(probe, 0) for probe in _PROBES]
-        name = _named_analysis(ready, (window, thresholds, estimated_as, probes))
+        name = _named_analysis(ready, (window, budget, thresholds, estimated_as, probes))
         kept = self._analyses.get_many([name]).get(name)
         if kept is not None:
             return _ASSESSMENT.decode(kept)
-        assessment = pipeline.assess(ready.laid, window, thresholds, self.known, scale_of)
+        assessment = pipeline.assess(ready.laid, window, thresholds, self.known, scale_of, budget)
         self._analyses.set(name, msgspec.msgpack.encode(assessment), self._analysis_ttl)
         return assessment
 
@@ -659,6 +697,7 @@ class Worker:
 
     def _uncounted(self, ready: Ready) -> Result:
         room = self._window(ready).room(ready.request.max_output)
+        room = pipeline.within(room, ready.settings.context_budget)
         outcome = replace(self._outcome(ready), room=room)
         return Result(outcome, ready, None, ready.laid.forwarded, counted=False)
 

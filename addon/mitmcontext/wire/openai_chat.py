@@ -162,8 +162,9 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+    details = details if isinstance(details, dict) else {}
+    cached, written = details.get("cached_tokens"), details.get("cache_write_tokens")
+    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached, written)
 
 
 def refuses_shape(status: int, body: bytes) -> bool:

@@ -320,8 +320,9 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
     if answer.get("previous_response_id") or answer.get("conversation") or _ran_tools(answer):
         return Usage(output_tokens=output)
     details = usage.get("input_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(usage.get("input_tokens"), output, cached)
+    details = details if isinstance(details, dict) else {}
+    cached, written = details.get("cached_tokens"), details.get("cache_write_tokens")
+    return Usage(usage.get("input_tokens"), output, cached, written)
 
 
 def _ran_tools(answer: Mapping[str, Any]) -> bool:
