@@ -28,6 +28,7 @@ from mitmcontext.condense.cost import (
     course_of,
     forecast,
     newest_of,
+    until_full,
 )
 from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
@@ -382,26 +383,17 @@ def plan_step(
     step = _finish(laid, assessment, known, seed, messages, edits)
     if market is None or isinstance(step, str):
         return step
-    step = _priced(laid, assessment, thresholds, messages, step, market)
-    brings = step.forecast
-    if forced or not market.must_pay or market.cache is Cache.COLD:
+    step, at_once = _priced(laid, assessment, thresholds, messages, step, market)
+    if forced or not market.must_pay or market.cache is Cache.COLD or at_once.pays:
         return step
-    if brings is None or not brings.pays:
-        return f"within the window, and a step would not pay for itself{_told(brings)}"
-    return step
+    return (
+        "within the window, and a step would not pay for itself: breaking the cache costs "
+        f"${at_once.price:.4f}, {at_once.turns} turns save ${at_once.saving:.4f}"
+    )
 
 
 def _never_pays(market: Market) -> bool:
     return market.must_pay and not market.known and market.cache is not Cache.COLD
-
-
-def _told(brings: Forecast | None) -> str:
-    if brings is None:
-        return ""
-    return (
-        f": breaking the cache costs ${brings.price:.4f}, "
-        f"{brings.turns} turns save ${brings.saving:.4f}"
-    )
 
 
 def _priced(
@@ -411,8 +403,11 @@ def _priced(
     messages: Sequence[Message],
     step: Step,
     market: Market,
-) -> Step:
-    """The same step with what it leaves in the cache, and what it is likely to save."""
+) -> tuple[Step, Forecast]:
+    """The same step with what it leaves in the cache and what it is likely to save.
+
+    And what it saves if taken at once, and not where the model's window will force it.
+    """
     same = zip(laid.forwarded.links, step.forwarded.links, strict=False)
     count = next((at for at, (old, new) in enumerate(same) if old != new), 0)
     after, fixed = step.entry.after, assessment.fixed
@@ -420,14 +415,14 @@ def _priced(
     shared = min(after, fixed + round(part * max(0, after - fixed)))
     own = [message.role == "assistant" for message in messages]
     each = assessment.sent_tokens
-    step = replace(step, shared=shared)
-    if not market.known:
-        return step
+    course = course_of(each, own)
     full = int(thresholds.critical * assessment.limit)
-    course = course_of(each, own, full, assessment.forwarded)
+    sooner = until_full(course, full, assessment.forwarded)
     new = max(0, min(newest_of(each, own), after - shared))
     cut = Cut(assessment.forwarded, after, shared, new)
-    return replace(step, forecast=forecast(cut, course, market.cache, market.rates))
+    brings = forecast(cut, course, market.cache, market.rates) if market.known else None
+    at_once = forecast(cut, sooner, market.cache, market.rates)
+    return replace(step, shared=shared, forecast=brings), at_once
 
 
 def _room(assessment: Assessment, thresholds: Thresholds) -> Room:

@@ -61,6 +61,14 @@ def at_least(low: int) -> Callable[[str], int]:
     return read
 
 
+def budget(text: str) -> int:
+    """A number of tokens, or 0 for none; less than a small window is a slip of the pen."""
+    found = at_least(0)(text)
+    if 0 < found < SMALLEST:
+        raise BadSetting(f"must be 0 (off), or a whole number of {SMALLEST:,} tokens or more")
+    return found
+
+
 def amount(text: str) -> float:
     """A number that is not below 0, such as 0.25."""
     try:
@@ -181,7 +189,7 @@ class Settings:
     )
     context_budget: int = setting(
         "0",
-        at_least(0),
+        budget,
         "Tokens of input: treat every window as no larger than this, for cheaper or sharper "
         "contexts. Below the model's own critical threshold a history is then condensed only if "
         "that is likely to pay for itself, or if the provider's cache has gone cold. 0: off.",

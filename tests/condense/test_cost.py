@@ -19,6 +19,7 @@ from mitmcontext.condense.cost import (
     forecast,
     imagined,
     newest_of,
+    until_full,
 )
 from mitmcontext.models.prices import Prices, prices_of
 
@@ -143,23 +144,25 @@ def test_whether_a_step_pays_does_not_depend_on_the_currency(
 
 def test_half_as_many_turns_are_expected_as_there_were() -> None:
     own = [False, True, False, True, False]
-    assert course_of([100, 50, 250, 50, 250], own, 100_000, 10_000) == Course(2, 300)
+    assert course_of([100, 50, 250, 50, 250], own) == Course(2, 300)
 
 
 def test_a_conversation_ends_where_a_step_is_forced() -> None:
-    own = [False, *([True, False] * 50)]
-    each = [100] + [100] * 100
-    assert course_of(each, own, room=11_000, used=10_000) == Course(6, 200)
-    assert course_of(each, own, room=10_000, used=12_000) == Course(1, 200)
+    course = course_of([100] * 101, [False, *([True, False] * 50)])
+    assert course == Course(26, 200)
+    assert until_full(course, room=11_000, used=10_000) == Course(6, 200)
+    assert until_full(course, room=10_000, used=12_000) == Course(1, 200)
+    assert until_full(course, room=900_000, used=12_000) == course
+    assert until_full(Course(3, 0), room=10, used=12) == Course(3, 0)
 
 
 def test_the_first_request_of_all_is_one_turn() -> None:
-    assert course_of([9_000], [False], 100_000, 9_000) == Course(1, 0)
+    assert course_of([9_000], [False]) == Course(1, 0)
 
 
 def test_what_a_model_says_in_several_items_is_one_turn() -> None:
     own = [False, True, True, False, True, False]
-    assert course_of([10] * 6, own, 1_000_000, 60).turns == 2
+    assert course_of([10] * 6, own).turns == 2
     assert newest_of([1, 2, 4, 8, 16, 32], own) == 48
     assert newest_of([1, 2, 4], [False, True, True]) == 6
     assert newest_of([7, 8], [False, False]) == 15

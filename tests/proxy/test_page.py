@@ -13,7 +13,7 @@ from mitmproxy.test import taddons, tflow, tutils
 
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.page import as_html, page
-from mitmcontext.values import Action, Outcome
+from mitmcontext.values import Action, Money, Outcome
 
 
 def busy() -> Figures:
@@ -74,6 +74,15 @@ async def test_stats_as_a_page() -> None:
     assert "12,345" in reader.texts
     assert "<b>no & JSON</b>" in reader.texts
     assert "b" not in reader.tags
+
+
+def test_money_is_told_in_dollars_and_losses_with_their_sign() -> None:
+    figures = busy()
+    figures.billed(Money(True, 1.25, -0.0625, 1.25, -0.0625), observed=False)
+    shown = as_html(figures.snapshot())
+    assert "<td>cost</td><td>$1.2500</td>" in shown
+    assert "<td>saved</td><td>-$0.0625</td>" in shown
+    assert "<td>requests with a known price</td><td>1</td>" in shown
 
 
 def test_a_page_of_nothing() -> None:

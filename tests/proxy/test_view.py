@@ -24,11 +24,12 @@ from mitmcontext.proxy.view import (
     from_metadata,
     log_line,
     mark,
+    money_to_metadata,
     render,
     summary,
     to_metadata,
 )
-from mitmcontext.values import Action, Change, Level, Outcome
+from mitmcontext.values import Action, Change, Level, Money, Outcome
 
 
 def stub(index: int = 4, kind: str = "tool result", **values: Any) -> Change:
@@ -356,3 +357,46 @@ def test_a_page_is_quickly_made() -> None:
         assert shown is not None
         render(shown)
     assert (time.perf_counter() - began) / 10 < 0.05
+
+
+def shown(of: Outcome, money: dict[str, Any]) -> str:
+    """The page of a flow that was saved and read back."""
+    flow = tflow.tflow()
+    flow.metadata[KEY] = to_metadata(of) | money
+    file = stdio.BytesIO()
+    io.FlowWriter(file).add(flow)
+    file.seek(0)
+    (read,) = io.FlowReader(file).stream()
+    return ContextView().prettify(b"", Metadata(flow=read))
+
+
+def test_the_page_tells_what_it_cost_and_saved() -> None:
+    money = money_to_metadata(Money(True, 0.0312, -0.0123, 0.5, 0.25))
+    page = " ".join(shown(outcome(predicted=0.125), money).split())
+    assert "cost $0.0312; saved -$0.0123 (estimated), $0.2500 so far in this conversation" in page
+    assert "of $0.5000; the step is expected to save $0.1250 in the end" in page
+    page = shown(outcome(Action.OBSERVED), money)
+    assert "would save -$0.0123" in page
+    assert "expected" not in page
+
+
+def test_nothing_is_claimed_where_prices_are_not_known() -> None:
+    page = shown(outcome(), money_to_metadata(Money(False, 0.0, 0.0, 0.0, 0.0)))
+    assert "the prices of this model are not known" in page
+    assert "$" not in page
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        7,
+        [],
+        [True],
+        [True, 1, 2, 3],
+        [True, 1, 2, 3, "4"],
+        [True, 1, 2, 3, float("nan")],
+        ["x"] * 5,
+    ],
+)
+def test_damaged_money_is_not_shown(damaged: object) -> None:
+    assert "$" not in shown(outcome(), {"money": damaged})

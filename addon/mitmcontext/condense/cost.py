@@ -82,28 +82,36 @@ class Forecast:
         return self.saving > self.price
 
 
-def course_of(each: Sequence[int], own: Sequence[bool], room: int, used: int) -> Course:
+def course_of(each: Sequence[int], own: Sequence[bool]) -> Course:
     """How a conversation is likely to go on, from how it went so far.
 
     Of whatever may end at any time, two in three go on for half as long again as they were (Gott
     1993, "Implications of the Copernican principle for our future prospects": the share that lasts
     x times as long again is 1 / (1 + x)), and a step should pay for itself in most cases. On
     recorded conversations steps taken so cost less than with as many turns as there were, which is
-    the median. It ends at the latest where `room` is full: there a step is forced, and the history
-    is short either way.
+    the median.
 
     Args:
         each: the tokens of each message as the client sent it.
         own: for each of them, whether the model wrote it.
-        room: the tokens at which a step is forced.
-        used: the tokens of this request, without a step.
     """
     starts = [at for at, is_own in enumerate(own) if is_own and (at == 0 or not own[at - 1])]
     had = len(starts) + 1
     grown = sum(each[starts[0] :]) if starts else 0
     growth = grown // len(starts) if starts else 0
-    left = max(0, room - used) // growth + 1 if growth else _MOST_TURNS
-    return Course(max(1, min((had + 1) // 2, left, _MOST_TURNS)), growth)
+    return Course(min((had + 1) // 2, _MOST_TURNS), growth)
+
+
+def until_full(course: Course, room: int, used: int) -> Course:
+    """The same, but no further than where `room` is full, from a request of `used` tokens on.
+
+    There a step is forced, and the history is short whether one was taken before or not: what
+    waiting would cost ends there.
+    """
+    if course.growth <= 0:
+        return course
+    left = max(0, room - used) // course.growth + 1
+    return course._replace(turns=min(course.turns, left))
 
 
 def newest_of(each: Sequence[int], own: Sequence[bool]) -> int:

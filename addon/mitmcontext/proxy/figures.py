@@ -121,7 +121,10 @@ class Figures:
         changes = [change for change in outcome.changes if change.new]
         if outcome.action in (Action.CONDENSED, Action.OBSERVED) and outcome.freed:
             for change in changes:
-                _count(self._all["changes"], f"{change.kind} ({change.what})")
+                whole = change.what != "stub"
+                count = change.last - change.first + 1 if whole else 1
+                name = f"{'message' if whole else change.kind} ({change.what})"
+                _count(self._all["changes"], name, count)
 
     def _step(self, outcome: Outcome) -> None:
         figures = self._all
@@ -296,10 +299,10 @@ def _highest_memory_usage() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _count(reasons: dict[str, int], reason: str) -> None:
+def _count(reasons: dict[str, int], reason: str, count: int = 1) -> None:
     known = reason in reasons or len(reasons) < _REASONS_KEPT
     name = reason if known else _OTHER
-    reasons[name] = reasons.get(name, 0) + 1
+    reasons[name] = reasons.get(name, 0) + count
 
 
 def _share(part: float, whole: float) -> float:
