@@ -102,10 +102,20 @@ async def choose(page: devtools.Page, row: str) -> None:
 
 
 async def test_the_flow_list_has_marks_and_comments(page: devtools.Page) -> None:
-    rows: list[str] = await page.evaluate(f"{ROWS}.map(row => row.innerText)")
-    condensed = next(row for row in rows if CONDENSED in row)
-    reapplied = next(row for row in rows if REAPPLIED in row)
-    untouched = next(row for row in rows if " % safe · " in row and REAPPLIED not in row)
+    async def row_with(text: str) -> str:
+        """The first row with this text; the list only has those that are in sight."""
+        found = f"{ROWS}.find(row => row.innerText.includes({text!r}))"
+        for place in ("0", "1e6"):
+            await page.evaluate(f"document.querySelector('.flow-table').scrollTop = {place}")
+            with contextlib.suppress(AssertionError):
+                await page.until(f"{found} !== undefined", seconds=3)
+                row: str = await page.evaluate(f"{found}.innerText")
+                return row
+        raise AssertionError(f"no row says {text!r}")
+
+    condensed = await row_with(CONDENSED)
+    reapplied = await row_with(REAPPLIED)
+    untouched = await row_with(" % safe · ")
     assert " → " in condensed
     assert "step 1" in condensed
     assert "step 1 re-applied" in reapplied

@@ -87,6 +87,25 @@ def test_two_proxies_forward_what_one_would(
     tmp_path: Path,
     redis: RealRedis,
 ) -> None:
+    """A machine that gives Redis not its 20 ms proves nothing: there it is tried again, twice."""
+    for attempt in range(3):
+        faults = moved(talk, provider, start_proxy, connect, stats, tmp_path, redis, attempt)
+        if not faults:
+            return
+    pytest.fail(f"Redis never answered in time: {faults}")
+
+
+def moved(
+    talk: str,
+    provider: Provider,
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
+    tmp_path: Path,
+    redis: RealRedis,
+    attempt: int,
+) -> list[dict[str, int]]:
+    """Send a conversation both ways and compare; if Redis was late, only say so."""
     sent: Sequence[bytes] = bodies() if talk == "made-up" else recorded()
     window = WINDOW if talk == "made-up" else RECORDED_WINDOW
     provider.models = with_windows({"*": window})
@@ -94,7 +113,8 @@ def test_two_proxies_forward_what_one_would(
     alone = start_proxy(option)
     shared = environment(tmp_path, redis)
     pair = [start_proxy(option, environment=shared) for _ in range(2)]
-    straight, moving = Line(provider, "goes-straight"), Line(provider, "moves-about")
+    straight = Line(provider, f"goes-straight-{attempt}")
+    moving = Line(provider, f"moves-about-{attempt}")
 
     connection = connect(alone)
     for body in sent:
@@ -107,7 +127,9 @@ def test_two_proxies_forward_what_one_would(
 
     single, found = stats(alone), [stats(proxy) for proxy in pair]
     faults = [one["stores"]["frozen edits, kept"]["faults"] for one in found]
-    assert differing(straight, moving) == [], f"the stores' faults: {faults}"
+    if any(faults):
+        return faults
+    assert differing(straight, moving) == []
     steps = sum(one["steps"] for one in found)
     assert steps == single["steps"] >= 3
     assert min(one["requests"]["reapplied"] for one in found) >= len(sent) // 8
@@ -115,6 +137,7 @@ def test_two_proxies_forward_what_one_would(
     assert [one["requests"]["failed_open"] for one in (single, *found)] == [0, 0, 0]
     assert len(moving.breaks()) == steps
     assert moving.complaints() == []
+    return []
 
 
 def test_a_redis_that_dies_and_comes_back_stops_nobody(
