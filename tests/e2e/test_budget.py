@@ -6,9 +6,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from demo.session import Session, encode
+from loopback.caching import PromptCache
 from loopback.child import Child
 from loopback.client import Connection
+from loopback.counting import model_named
 from loopback.provider import Provider, with_windows
 
 StartProxy = Callable[..., Child]
@@ -17,13 +21,15 @@ Stats = Callable[[Child], dict[str, Any]]
 
 BUDGET = 24_000
 PATH = "/v1/messages?beta=true"
-HEADERS = (("x-api-key", "k"), ("content-type", "application/json"))
 
 
-def play(connection: Connection, bodies: list[dict[str, Any]], model: str = "") -> None:
+def play(
+    connection: Connection, bodies: list[dict[str, Any]], model: str = "", key: str = "k"
+) -> None:
+    headers = (("x-api-key", key), ("content-type", "application/json"))
     for body in bodies:
         sent = body | {"model": model} if model else body
-        connection.post(PATH, HEADERS, encode(sent))
+        connection.post(PATH, headers, encode(sent))
 
 
 def test_a_budget_condenses_within_the_window_and_tells_what_that_saves(
@@ -44,7 +50,37 @@ def test_a_budget_condenses_within_the_window_and_tells_what_that_saves(
     assert money["requests_priced"] == len(bodies)
     # The bill by what the provider itself counted, at the model's list price.
     assert money["cost"] == _close_to(provider)
-    assert money["saved"] != 0
+    # What the same provider bills for the same requests as they came; ours is an estimate.
+    saved = _unshortened(bodies, provider) - money["cost"]
+    assert saved > 0
+    assert money["saved"] == pytest.approx(saved, rel=0.1)
+
+
+def test_what_observing_says_is_what_condensing_saves(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    provider.models = with_windows({"*": 1_000_000})
+    bodies = list(Session().requests())[:60]
+    observing = start_proxy(f"context_windows=claude-*={BUDGET}", "context_mode=observe")
+    play(connect(observing), bodies)
+    would = stats(observing)
+    provider.records.clear()
+    condensing = start_proxy(f"context_windows=claude-*={BUDGET}")
+    play(connect(condensing), bodies, key="another")  # whose cache is empty
+
+    saved = would["money"]["cost"] - _close_to(provider)
+    assert would["money"]["saved"] == 0
+    assert would["money"]["would_save"] == pytest.approx(saved, rel=0.1, abs=0.02)
+    assert would["changes"]
+
+
+def _unshortened(bodies: list[dict[str, Any]], provider: Provider) -> float:
+    cache, total = PromptCache(), 0.0
+    for body, record in zip(bodies, provider.requests(), strict=True):
+        fresh, read, written = cache.anthropic(body, model_named(body["model"]))
+        assert record.usage is not None
+        total += fresh * 3 + read * 0.3 + written * 3.75 + record.usage.output * 15
+    return total / 1e6
 
 
 def _close_to(provider: Provider) -> float:
