@@ -86,7 +86,9 @@ def prices_for(ready: Ready) -> Prices:
 
 def _asks_for_an_hour(request: Request, prices: Prices) -> bool:
     # In a text the quotes would be escaped, so that this is a cache marker's.
-    return prices.hour_write is not None and any(sign in request.body for sign in _HOUR)
+    if prices.hour_write is None or b'"1h"' not in request.body:
+        return False
+    return any(sign in request.body for sign in _HOUR)
 
 
 def cache_of(tab: Tab | None, at: float, keeps: float) -> Cache:
