@@ -6,6 +6,7 @@ what is forwarded when one of them fails is the business of `proxy/`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -70,6 +71,8 @@ _MEDIA: Final = (
     b'"fileData',
     b'"file_data',
 )
+# Steps of the ratio that a plan is made with.
+_COARSE: Final = 0.1
 _SHOWN: Final = 60
 _EXCERPT: Final = 4_000
 
@@ -371,12 +374,10 @@ def plan_step(
     edits = smart_truncation(
         Conversation(
             messages=messages,
-            tokens=assessment.sent_tokens,
-            fixed=assessment.fixed,
+            tokens=assessment.sent_estimates,
+            fixed=assessment.estimate_fixed,
             frozen=laid.found.entry.edits if laid.found else (),
-            weigh=lambda message, at: assessment.scale.of(
-                known.weigh(laid.sent.family, message), at
-            ),
+            weigh=lambda message, at: known.weigh(laid.sent.family, message),
         ),
         _room(assessment, thresholds),
     )
@@ -426,9 +427,17 @@ def _priced(
 
 
 def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
+    """The room in uncorrected tokens, which are what a strategy counts in.
+
+    The provider's tokens per estimated one are taken in coarse steps, upwards: so two proxies that
+    learned a little more or less of them by now plan the same.
+    """
     room, limit = assessment.room, assessment.limit
     forced = may_not_fit(assessment.forwarded, limit)
-    return Room(int(room * thresholds.target), int(limit * SURE_TO_FIT) if forced else None)
+    estimate = assessment.estimate_fixed + sum(assessment.estimates)
+    ratio = math.ceil(assessment.forwarded / max(1, estimate) / _COARSE) * _COARSE
+    fits = int(limit * SURE_TO_FIT / ratio) if forced else None
+    return Room(int(room * thresholds.target / ratio), fits)
 
 
 def _finish(
