@@ -58,7 +58,6 @@ class Telling:
             )
         self._order = self._ranking()
         self._next = 0
-        self._held = sum(one.tokens for one in self._order if self._left[one.source][one.index])
         self._used: set[str] | None = None
 
     def _ranking(self) -> list[Ranked]:
@@ -79,19 +78,14 @@ class Telling:
                         mentioned.update(dict.fromkeys(words(said), shown))
         return ranked(self._sources, self._cuts, standing, mentioned, shown)
 
-    def leave_out(self, tokens: float, least: float) -> set[int]:
+    def leave_out(self, tokens: float) -> set[int]:
         """Leave out the blocks of the least worth until about so many tokens are freed.
-
-        Args:
-            tokens: to free.
-            least: the share of the tokens of all these results that stays in any case.
 
         Returns:
             The results, by their index in `places`, that this changed.
         """
         changed: set[int] = set()
-        reserve = least * sum(source.tokens for source in self._sources)
-        while tokens > 0 and self._held > reserve and self._next < len(self._order):
+        while tokens > 0 and self._next < len(self._order):
             one = self._order[self._next]
             self._next += 1
             left = self._left[one.source]
@@ -99,7 +93,6 @@ class Telling:
                 continue
             tokens -= one.tokens - self._costs(left, one.index)
             left[one.index] = False
-            self._held -= one.tokens
             changed.add(one.source)
         return changed
 

@@ -2,10 +2,10 @@
 
 Not a cut at the front. In this order, each only until the target is met: environment blocks that a
 newer one follows go; old tool results keep their telling blocks and become stubs; the oldest units
-fold into a note that keeps what people typed and what the agent said and called, and says less of
-it as more has to fold; the last blocks go, then all but what people typed; what may not fold (an
-agent's calls since the last typed turn that hold thinking) keeps a line of each result; and, where
-the request could not be sent at all otherwise, long typed texts in the note are clipped.
+fold into a note that keeps what people typed and what the agent said and called; the note says less
+of the oldest, and then only what people typed; what may not fold (an agent's calls since the last
+typed turn that hold thinking) keeps a line of each result; and, where the request could not be sent
+at all otherwise, long typed texts in the note are clipped.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ from mitmcontext.values import Kind, Message, Part, Span
 _WORTH_A_BRIEF_STUB: Final = 320
 # Estimates of what a block frees are a little off; so often the rest is looked for.
 _ROUNDS: Final = 8
-# The share of old results' tokens that stays until all that may fold has.
-_RESERVE: Final = 0.2
 # A unit folds early where its note is so much smaller.
 _WELL: Final = 0.4
 # Characters: a stub of less would hardly be smaller.
@@ -51,11 +49,10 @@ def smart_truncation(conversation: Conversation, room: Room) -> tuple[FrozenEdit
     """
     draft = _Draft(conversation, kept(conversation.messages))
     draft.fold_environment(room.target)
-    draft.leave_out_blocks(room.target, _RESERVE)
+    draft.leave_out_blocks(room.target)
     draft.fold(room.target, texts.note, _WELL)
+    draft.fold(room.target, texts.note, math.inf)
     draft.say_less(texts.short_note, room.target)
-    draft.fold(room.target, texts.short_note, math.inf)
-    draft.leave_out_blocks(room.target, 0.0)
     draft.say_less(texts.typed_note, room.target)
     draft.remove_results(room.target)
     if room.fits is not None:
@@ -141,7 +138,7 @@ class _Draft:
             ):
                 total -= self._shorten(at, index, stub(self._messages[at].parts[index]))
 
-    def leave_out_blocks(self, target: int, least: float) -> None:
+    def leave_out_blocks(self, target: int) -> None:
         """Old results lose the blocks that are the least likely to be needed."""
         need = self.total - target
         if need <= 0:
@@ -158,7 +155,7 @@ class _Draft:
         }
         telling = Telling(self._messages, self._conversation.tokens, places, stubs)
         for _ in range(_ROUNDS):
-            changed = telling.leave_out(need, least)
+            changed = telling.leave_out(need)
             for one in sorted(changed):
                 place = telling.places[one]
                 self._shorten(*place, telling.text(one))
