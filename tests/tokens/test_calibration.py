@@ -222,6 +222,19 @@ def test_a_report_that_contradicts_is_believed_when_it_stays() -> None:
     assert talk.errors[-1] < 0.001
 
 
+@pytest.mark.parametrize("odd", [70_000, 4_001])
+def test_an_odd_first_report_is_put_right_by_the_next(odd: int) -> None:
+    talk = Talk(0, lambda: 1.0)
+    for _ in range(3):
+        talk.calibration.learn("key", PLAIN, Report(9_000, 9_000), Scale(), 9_000)
+    talk.say(10_000)
+    talk.ask(reported=odd)
+    for _ in range(4):
+        talk.say(1_000)
+        talk.ask()
+    assert max(talk.errors[2:]) < 0.02
+
+
 @given(
     st.integers(0, 5_000),
     st.lists(st.tuples(st.integers(1, 5_000), st.floats(0.6, 2.5)), min_size=2, max_size=25),

@@ -115,6 +115,16 @@ def test_but_not_too_late() -> None:
     assert measured(jpeg(800, 600, 600_000)) == Picture()
 
 
+def test_plus_signs_may_be_escaped_and_lines_broken() -> None:
+    file = jpeg(4_095, 255, 1_000)
+    for data in (base64.b64encode(file), base64.encodebytes(file)):
+        told = json.dumps(data.decode()).replace("+", "\\u002B").encode()
+        assert picture(told, Span(0, len(told))) == Picture(4_095, 255)
+    assert measured(f"data:image/png;base64, {base64.b64encode(png(3, 5)).decode()}") == Picture(
+        3, 5
+    )
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -20,6 +20,7 @@ from mitmcontext.stores.base import Store
 # Half of a SHA-256 tells messages of one conversation apart; the tokens take four bytes more.
 _NAME: Final = 16
 _ROW: Final = _NAME + 4
+_MOST: Final = 2**32 - 1
 # Counting less than this costs about as little as looking it up.
 WORTH_KEEPING: Final = 64 << 10
 _KEPT: Final = 30 * 86_400.0  # or less, where frozen edits are kept for less
@@ -59,7 +60,7 @@ class KeptCounts:
             self._unkept[name] = unkept if unkept < WORTH_KEEPING else 0
         if unkept >= WORTH_KEEPING:
             rows = known.counts(reading.facts)
-            packed = (key[:_NAME] + tokens.to_bytes(4, "big") for key, tokens in rows)
+            packed = (key[:_NAME] + min(tokens, _MOST).to_bytes(4, "big") for key, tokens in rows)
             self._far.set(name, b"".join(packed), self._kept)
 
     def _name_of(self, reading: Reading) -> bytes:

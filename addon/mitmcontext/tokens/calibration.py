@@ -184,6 +184,9 @@ class Calibration:
             expected: the estimate in the provider's tokens.
             before: the anchor that it was estimated from, in the same conversation.
         """
+        if _is_odd(report, expected, before) and self._is_new_truth(key, shape, report):
+            # It contradicts the report before, but not what is known beside it: that one was odd.
+            before = None
         odd = not _is_sane(report) or _is_odd(report, expected, before)
         if not odd:
             self._learn(key, shape, report, before)
@@ -207,6 +210,12 @@ class Calibration:
             report.notes,
             odd,
         )
+
+    def _is_new_truth(self, key: str, shape: Shape, report: Report) -> bool:
+        """Whether a report is what a new conversation of this size would be expected to have."""
+        alone = self.scale(key, shape, None, report.estimated, 0)
+        whole = alone.offset + alone.slope * report.estimated
+        return abs(report.reported - whole) <= _ODD * whole
 
     def _learn(self, key: str, shape: Shape, report: Report, before: Anchor | None) -> None:
         with self._lock:

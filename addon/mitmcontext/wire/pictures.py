@@ -52,9 +52,15 @@ def picture_behind(text: bytes, fields: Mapping[str, Span], *keys: str) -> Pictu
     return picture(text, nested(text, fields, *keys), detail)
 
 
+_PLUS: Final = re.compile(rb"\\u002[bB]")
+_BLANK: Final = re.compile(rb"\\[nrt]|\\u000[aAdD]|[ \t]")
+
+
 def _decoded(data: bytes) -> bytes:
     """The bytes that base64 stands for, in either alphabet; none where it is none."""
-    said = data.replace(b"\\/", b"/").translate(_WEB_SAFE).rstrip(b"=")
+    plain = _PLUS.sub(b"+", data.replace(b"\\/", b"/"))
+    # Some encoders break the lines, or put a space behind the comma.
+    said = _BLANK.sub(b"", plain).translate(_WEB_SAFE).rstrip(b"=")
     try:
         return base64.b64decode(said[: len(said) - len(said) % 4], validate=True)
     except (binascii.Error, ValueError):
