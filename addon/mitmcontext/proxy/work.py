@@ -562,12 +562,9 @@ class Worker:
             raise TimeoutError
         frozen = ledger.freeze(links, step.entry, laid.found)
         if frozen.entry is not step.entry:
-            return self._assessed(self._look_again(ready))
+            return self._assessed(self._lay_far(ready))
         self._tell(links[frozen.at], step.changes)
         return replace(result, outcome=outcome, before=laid, shared=step.shared)
-
-    def _look_again(self, ready: Ready) -> Ready:
-        return self._lay_far(ready)
 
     def _assess_far(self, ready: Ready) -> Assessment:
         """The same where much may have to be counted: with what was counted before a restart."""
