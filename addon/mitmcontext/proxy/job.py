@@ -77,6 +77,11 @@ class Ready:
         """The request as the client sent it."""
         return self.laid.sent.request
 
+    @property
+    def calibrated_as(self) -> str:
+        """Tenant, host and model: what a provider's counts are learned by."""
+        return f"{self.job.tenant.hex()} {self.request.model}"
+
 
 class EstimatedAs(NamedTuple):
     """What the estimate of a request is corrected by: host, model and tenant; shape; anchor."""

@@ -13,6 +13,7 @@ history is taken to fare no better.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from cachetools import LRUCache
@@ -20,7 +21,7 @@ from cachetools import LRUCache
 from mitmcontext.condense.cost import Billed, Cache, billed_of, cost_of, imagined
 from mitmcontext.models.prices import Prices, prices_of
 from mitmcontext.proxy.job import Ready, Result
-from mitmcontext.values import Action, Money, Request, Usage
+from mitmcontext.values import Action, Money, Request, Standing, Usage
 
 # So many requests that nothing was read for, and a provider keeps nothing of a conversation.
 _MISSES: Final = 2
@@ -69,6 +70,25 @@ class Tabs:
     def keep(self, links: Sequence[bytes], tab: Tab) -> None:
         """Take note of a conversation as of this request."""
         self._kept[links[-1]] = tuple(tab)
+
+    def opened(self, ready: Ready) -> Ready:
+        """The request with its prices and the state of the provider's cache; notes that it goes."""
+        links, at, prices = ready.laid.sent.links, ready.job.at, prices_for(ready)
+        tab = self.find(links)
+        ready = replace(ready, prices=prices, cache=cache_of(tab, at, prices.keeps))
+        if ready.standing is Standing.TURN:
+            self.keep(links, Tab(at) if tab is None else tab._replace(at=at))
+        return ready
+
+    def bill(self, result: Result, usage: Usage) -> Money | None:
+        """What a request has cost and saved; None where it was no request to a model."""
+        links = result.ready.laid.sent.links
+        settled = settle(result, usage, self.find(links))
+        if settled is None:
+            return None
+        tab, money = settled
+        self.keep(links, tab)
+        return money
 
     def clear(self) -> None:
         """Forget everything."""

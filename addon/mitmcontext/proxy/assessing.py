@@ -1,0 +1,121 @@
+"""How full the window is: counted, with everything that was counted or assessed before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from mitmcontext import pipeline
+from mitmcontext.known import Known
+from mitmcontext.pipeline import Assessment
+from mitmcontext.proxy.counts import KeptCounts, uncounted
+from mitmcontext.proxy.encoders import Encoders
+from mitmcontext.proxy.estimates import Estimates
+from mitmcontext.proxy.job import Ready
+from mitmcontext.settings import Settings
+from mitmcontext.stores.base import Figures
+from mitmcontext.stores.memory_store import Memory, cells
+from mitmcontext.wire.api import digest
+
+# Counting this much takes a millisecond or two.
+_COUNT_INLINE: Final = 4 << 10
+# An assessment of two thousand messages.
+_ANALYSIS: Final = 16 << 10
+# Two states of the calibration that correct these estimates alike are alike.
+_PROBES: Final = (2_000, 200_000)
+_ASSESSMENT: Final = msgspec.msgpack.Decoder(Assessment)
+
+
+class Assessor:
+    """Counts and assesses, each request once.
+
+    Args:
+        known: what is known of messages.
+        encoders: the vocabularies that are loaded.
+        estimates: what corrects estimates.
+        kept: counts that outlive the process, or None.
+        settings: how many assessments to hold, and for how long.
+    """
+
+    def __init__(
+        self,
+        known: Known,
+        encoders: Encoders,
+        estimates: Estimates,
+        kept: KeptCounts | None,
+        settings: Settings,
+    ) -> None:
+        self._known = known
+        self._encoders = encoders
+        self._estimates = estimates
+        self._kept = kept
+        self._analyses = Memory(cells(settings.context_cache_size * _ANALYSIS))
+        self._ttl = settings.context_analysis_cache_ttl
+
+    def is_cheap(self, ready: Ready) -> bool:
+        """Whether what was never counted is so little that a hop to a thread would cost more."""
+        sent, forwarded = ready.laid.sent, ready.laid.forwarded
+        if "content-encoding" in ready.job.headers or sent.family.encoding not in self._encoders:
+            return False
+        new = self._known.lacks(sent.family, sent.request, sent.facts)
+        if forwarded is not sent:
+            new += self._known.lacks(sent.family, forwarded.request, forwarded.facts)
+        return new <= _COUNT_INLINE
+
+    def is_surely_safe(self, ready: Ready) -> bool:
+        """Whether size alone proves that nothing needs to be done."""
+        window, settings = self._estimates.window(ready), ready.settings
+        thresholds, budget = settings.thresholds, settings.context_budget
+        return pipeline.is_surely_safe(ready.laid, window, thresholds, budget)
+
+    def assess_far(self, ready: Ready) -> Assessment:
+        """As `assess` where much may have to be counted: with what was counted before a restart."""
+        kept, sent = self._kept, ready.laid.sent
+        if kept is None:
+            return self.assess(ready)
+        kept.take_over(sent, self._known)
+        new = uncounted(sent)
+        assessment = self.assess(ready)
+        if new:
+            kept.keep(sent, self._known, new)
+        return assessment
+
+    def assess(self, ready: Ready) -> Assessment:
+        """How full the window is, as it was found before or anew.
+
+        Raises:
+            Unreadable: system prompt or tools are not what they must be.
+        """
+        estimates, thresholds = self._estimates, ready.settings.thresholds
+        window, budget = estimates.window(ready), ready.settings.context_budget
+        estimated_as = estimates.estimated_as(ready)
+        scale_of = partial(estimates.scale, estimated_as)
+        probes = [scale_of(probe, 0) for probe in _PROBES]
+        name = _named(ready, (window, budget, thresholds, estimated_as, probes))
+        kept = self._analyses.get_many([name]).get(name)
+        if kept is not None:
+            return _ASSESSMENT.decode(kept)
+        assessment = pipeline.assess(ready.laid, window, thresholds, self._known, scale_of, budget)
+        self._analyses.set(name, msgspec.msgpack.encode(assessment), self._ttl)
+        return assessment
+
+    def figures(self) -> Figures:
+        """How the kept assessments fare."""
+        return self._analyses.figures()
+
+    def clear(self) -> None:
+        """Forget every assessment and every count."""
+        self._known.clear()
+        self._analyses.clear()
+
+
+def _named(ready: Ready, asked: object) -> bytes:
+    """Everything that an assessment depends on, as one digest."""
+    request, laid = ready.request, ready.laid
+    places = (request.system, request.tools, request.choice, request.schema)
+    beside = [request.body[slice(*place)] if place else b"" for place in places]
+    links = (laid.sent.links[-1], laid.forwarded.links[-1])
+    family = f"{laid.sent.family.name}/{laid.sent.family.mark}".encode()
+    return digest([*links, *beside, family, repr((asked, request.max_output)).encode()])

@@ -1,0 +1,30 @@
+"""The vocabularies: each is loaded once, by whichever thread needs it first."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+from mitmcontext.tokens import vocabulary
+from mitmcontext.tokens.estimate import Count
+
+
+class Encoders:
+    """Counts by encoding. `tokenizer` is the setting context_tokenizer."""
+
+    def __init__(self, tokenizer: str) -> None:
+        self._tokenizer = tokenizer
+        self._loading = threading.Lock()
+        self._loaded: dict[str, vocabulary.Encoder] = {}
+
+    def __contains__(self, encoding: str) -> bool:
+        """Whether it is loaded."""
+        return encoding in self._loaded
+
+    def count(self, encoding: str) -> Count:
+        """The count by an encoding; the first use of one takes most of a second."""
+        if encoding not in self._loaded:
+            with self._loading:
+                if encoding not in self._loaded:
+                    self._loaded[encoding] = vocabulary.load(encoding, self._tokenizer)
+        return partial(vocabulary.count, self._loaded[encoding])

@@ -1,0 +1,143 @@
+"""A request is decoded and read, and what is frozen of its conversation laid over it.
+
+This always happens, since without it the client's whole history would go out. Where little is left
+to be read it happens at once, otherwise in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from mitmcontext import pipeline
+from mitmcontext.condense.ledger import Found, Ledger
+from mitmcontext.known import Known
+from mitmcontext.pipeline import Laid
+from mitmcontext.proxy import bodies, threads
+from mitmcontext.proxy.job import Job, Ready, encoded
+from mitmcontext.proxy.tenant import keyed
+from mitmcontext.recollect import Recollection, Recollections
+from mitmcontext.settings import Settings
+from mitmcontext.tokens.families import Asked, family_of
+from mitmcontext.values import Request, Standing
+
+# Reading a body of this size takes well below a millisecond. In a thread it takes half of one
+# more, since the body has to come into another core's cache.
+_INLINE: Final = 64 << 10
+# The same, where all but the end of it was read before.
+_INLINE_KNOWN: Final = 512 << 10
+# Far beyond what reading needs: only for a machine that stands still.
+_READ_SECONDS: Final = 20.0
+_RECOLLECTIONS_SIZE: Final = 32 << 20
+
+
+class Reader:
+    """Reads requests, and knows the beginnings of recent conversations.
+
+    Args:
+        ledger: what is frozen.
+        known: what is known of messages.
+        key: what tenants are keyed with.
+        catch_up: takes over what others learned of a request's conversation, or this proxy before
+            its last start. It may take some milliseconds.
+    """
+
+    def __init__(
+        self, ledger: Ledger, known: Known, key: bytes, catch_up: Callable[[Ready], None]
+    ) -> None:
+        self._ledger = ledger
+        self._known = known
+        self._key = key
+        self._catch_up = catch_up
+        # Planning may take seconds, and must not hold up what is frozen already.
+        self._threads = threads.pool("mitmcontext-read")
+        self._recollections = Recollections(_RECOLLECTIONS_SIZE)
+
+    async def look(self, job: Job, settings: Settings) -> Ready:
+        """Decode, read, and lay over it what is frozen.
+
+        Raises:
+            Unreadable: it is not a request that we understand.
+            Broken: what is frozen does not fit.
+            TimeoutError: the machine stands still.
+        """
+        if "content-encoding" not in job.headers and self._is_quick(job.raw):
+            ready = self._read(job, settings)
+            certain, found = self._ledger.near(ready.laid.sent.links)
+            if certain or ready.standing is Standing.ALONE:
+                return self._lay(ready, found)
+            return await self._in_time(partial(self.lay_far, ready))
+        return await self._in_time(lambda: self.lay_far(self._read(job, settings)))
+
+    def lay_far(self, ready: Ready) -> Ready:
+        """Look up what is frozen wherever that may be, and lay it over. Runs in a thread."""
+        self._catch_up(ready)
+        return self._lay(ready, self._ledger.find(ready.laid.sent.links))
+
+    def clear(self) -> None:
+        """Forget what was read."""
+        self._recollections.clear()
+
+    async def _in_time[T](self, work: Callable[[], T]) -> T:
+        async with asyncio.timeout(_READ_SECONDS):
+            return await threads.run(self._threads, work)
+
+    def _is_quick(self, raw: bytes) -> bool:
+        """Whether reading takes so little that a hop to a thread would cost more."""
+        if len(raw) <= _INLINE:
+            return True
+        return len(raw) <= _INLINE_KNOWN and self._recollections.is_likely(raw)
+
+    def _read(self, job: Job, settings: Settings) -> Ready:
+        """Decode and read; nothing is laid over the request yet."""
+        coding = job.headers.get("content-encoding")
+        body = bodies.decode(job.raw, coding, settings.context_max_body)
+        recollection = Recollection(self._recollections, body)
+        request = job.api.read(body, recollection.elements)
+        if not request.model:
+            request = replace(request, model=job.api.model_in_path(job.path))
+        standing, why = job.api.standing(job.path, job.headers, request)
+        observed = job.observed or _attested(request, job, settings)
+        # What is only observed has a ledger of its own, by links of its own.
+        names = [job.api.name, request.model, "observed" if observed else "condensed"]
+        if job.login and (principal := job.api.principal(job.path, request)):
+            job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
+        seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
+        family = family_of(request.model, job.api.name, _asked(settings))
+        sent = pipeline.read(job.api, family, request, seed, self._known, recollection.stretch)
+        return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
+
+    def _lay(self, ready: Ready, found: Found | None) -> Ready:
+        if ready.standing is Standing.ALONE:
+            return ready
+        laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self._known)
+        pipeline.keep(laid, ready.seed, self._recollections)
+        ready = replace(ready, laid=laid)
+        return replace(ready, raw=encoded(ready))
+
+
+def _attested(request: Request, job: Job, settings: Settings) -> str:
+    """Why a request with the client's attestation over its body is only observed, or ""."""
+    if not request.attested or settings.context_attested == "condense":
+        return ""
+    if settings.context_attested == "observe":
+        return "attested by the client (context_attested is observe)"
+    if job.login:
+        return (
+            "attested by the client, with a subscription login; "
+            "set context_attested to condense to change that"
+        )
+    return ""
+
+
+def _asked(settings: Settings) -> Asked:
+    """How the user wants tokens to be counted."""
+    return Asked(
+        settings.enable_accurate_token_counting,
+        settings.base_image_tokens,
+        settings.image_tokens_per_char,
+        settings.enable_dynamic_image_tokens,
+    )
