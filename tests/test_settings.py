@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmcontext.condense.assess import Thresholds
+from mitmcontext.profiles import PROFILES
 from mitmcontext.settings import BadSetting, Settings, declared, load
 
 
@@ -26,6 +28,7 @@ def test_the_defaults_are_the_specifications() -> None:
 
 OF_THE_SPECIFICATION = {
     "ENABLE_ACCURATE_TOKEN_COUNTING",
+    "ENABLE_AI_CONDENSATION",
     "BASE_IMAGE_TOKENS",
     "IMAGE_TOKENS_PER_CHAR",
     "ENABLE_DYNAMIC_IMAGE_TOKENS",
@@ -203,3 +206,50 @@ def test_settings_are_in_order_or_refused(shares: list[float]) -> None:
     except BadSetting:
         taken = False
     assert taken == (caution < warning < critical and target < warning)
+
+
+# Presets.
+
+
+def test_a_profile_sets_what_is_not_set() -> None:
+    found = of(context_profile="high_quality")
+    assert found.condensation_timeout == 60
+    assert (found.condensation_max_messages, found.condensation_quality_threshold) == (15, 0.9)
+    own = load({"context_profile": "high_quality"}, {"CONDENSATION_TIMEOUT": "5"})
+    assert (own.condensation_timeout, own.condensation_max_messages) == (5, 15)
+    assert load({}, {"CONTEXT_PROFILE": "balanced"}) == replace(
+        Settings(), context_profile="balanced"
+    )
+
+
+def test_the_target_follows_a_profiles_thresholds_down() -> None:
+    assert of(context_profile="development").thresholds == Thresholds(0.3, 0.5, 0.7, 0.3125)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_each_profile_takes_effect(name: str) -> None:
+    """What it names is a setting, and becomes what it says (the log's two switches come apart)."""
+    found, texts = of(context_profile=name), PROFILES[name]
+    reads = {item.name: item.metadata["read"] for item in declared()}
+    assert set(texts) - set(reads) <= {
+        "enable_context_performance_logging",
+        "enable_token_counting_logging",
+    }
+    for setting, text in texts.items():
+        if setting in reads:
+            assert getattr(found, setting) == reads[setting](text)
+
+
+@pytest.mark.parametrize(
+    "text", ["localhost:1", "ftp://x", "http://", "http://me:secret@x/v1", "http://x?key=1", "/v1"]
+)
+def test_an_endpoint_is_an_address_without_a_key(text: str) -> None:
+    with pytest.raises(BadSetting, match="without a key"):
+        of(condensation_endpoint=text, condensation_model="m")
+
+
+def test_an_endpoint_needs_a_model() -> None:
+    with pytest.raises(BadSetting, match="needs condensation_model"):
+        of(condensation_endpoint="http://localhost:11434/v1")
+    found = of(condensation_endpoint="http://localhost:11434/v1/", condensation_model="small")
+    assert found.condensation_endpoint == "http://localhost:11434/v1"

@@ -7,143 +7,38 @@ out is a `Settings` that nothing else needs to check.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Final
 
 from mitmcontext.condense.assess import Thresholds
-from mitmcontext.models.windows import SMALLEST, parse_windows
+from mitmcontext.condense.summaries.selection import STRATEGIES
+from mitmcontext.profiles import PROFILES, profile
+from mitmcontext.readers import (
+    BadSetting,
+    address,
+    amount,
+    at_least,
+    budget,
+    duration,
+    globs,
+    if_set,
+    one_of,
+    people,
+    share,
+    size,
+    switch,
+    text,
+    windows,
+)
 
-_SIZE: Final = re.compile(r"(\d+)\s*(B|KB|MB|GB)?", re.IGNORECASE)
-_UNITS: Final = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
-
+__all__ = ["BadSetting", "Settings", "declared", "load"]
 
 _TARGET: Final = 0.50
 # The default target as a share of the default warning threshold.
 _TARGET_OF_WARNING: Final = 0.625
-
-
-class BadSetting(ValueError):
-    """A setting holds what it may not hold; the message says what is allowed."""
-
-
-def share(text: str) -> float:
-    """A share such as 0.8 or 80 %, to a number above 0 and at most 1."""
-    number = text.strip()
-    try:
-        found = float(number.rstrip("% ")) / (100 if number.endswith("%") else 1)
-    except ValueError:
-        found = 0.0
-    if not 0 < found <= 1:
-        raise BadSetting("must be a share above 0 and at most 1, such as 0.8 or 80%")
-    return found
-
-
-def size(text: str) -> int:
-    """A size such as 32MB or 500000 (bytes; 1 KB is 1,024 bytes), to bytes."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or int(match[1]) == 0:
-        raise BadSetting("must be a size above 0, such as 32MB or 500000")
-    return int(match[1]) * _UNITS[(match[2] or "").upper()]
-
-
-def at_least(low: int) -> Callable[[str], int]:
-    """A reader of whole numbers that are not below `low`."""
-
-    def read(text: str) -> int:
-        if not re.fullmatch(r"\d{1,12}", text.strip()) or int(text) < low:
-            raise BadSetting(f"must be a whole number of {low} or more")
-        return int(text)
-
-    return read
-
-
-def budget(text: str) -> int:
-    """A number of tokens, or 0 for none; less than a small window is a slip of the pen."""
-    found = at_least(0)(text)
-    if 0 < found < SMALLEST:
-        raise BadSetting(f"must be 0 (off), or a whole number of {SMALLEST:,} tokens or more")
-    return found
-
-
-def amount(text: str) -> float:
-    """A number that is not below 0, such as 0.25."""
-    try:
-        found = float(text.strip())
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < 1e9:
-        raise BadSetting("must be a number of 0 or more, such as 0.25")
-    return found
-
-
-def if_set[T](read: Callable[[str], T]) -> Callable[[str], T | None]:
-    """As `read`; None for nothing."""
-    return lambda text: read(text) if text.strip() else None
-
-
-_ON: Final = ("true", "yes", "on", "1")
-_OFF: Final = ("false", "no", "off", "0")
-_DAYS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def duration(text: str) -> float:
-    """A time such as 30d, 12h, 90m or 3600s, to seconds."""
-    match = re.fullmatch(r"(\d{1,9})\s*([smhd])?", text.strip().lower())
-    if match is None or int(match[1]) == 0:
-        raise BadSetting("must be a time above 0, such as 30d, 12h, 90m or 3600s")
-    return float(int(match[1]) * _DAYS[match[2] or "s"])
-
-
-def switch(text: str) -> bool:
-    """true or false, also as yes or no, on or off, 1 or 0."""
-    word = text.strip().lower()
-    if word not in (*_ON, *_OFF):
-        raise BadSetting("must be true or false")
-    return word in _ON
-
-
-def text(value: str) -> str:
-    """Any text."""
-    return value.strip()
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """A reader of one word out of several."""
-
-    def read(text: str) -> str:
-        if text.strip().lower() not in choices:
-            raise BadSetting(f"must be one of {', '.join(choices)}")
-        return text.strip().lower()
-
-    return read
-
-
-def people(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of proxy users, none of them empty."""
-    if not all(name.strip() for name in names):
-        raise BadSetting("must be names of proxy users, as proxyauth knows them")
-    return tuple(name.strip() for name in names)
-
-
-def globs(texts: Sequence[str]) -> tuple[str, ...]:
-    """Host globs, none of them empty."""
-    if not all(text.strip() for text in texts):
-        raise BadSetting("must be host globs such as *.example.com")
-    return tuple(text.strip().lower() for text in texts)
-
-
-def windows(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """GLOB=TOKENS pairs."""
-    try:
-        return parse_windows(texts)
-    except ValueError:
-        raise BadSetting(
-            f"must be GLOB=TOKENS with {SMALLEST:,} tokens or more, such as claude-opus-*=200000"
-        ) from None
 
 
 def setting(
@@ -161,6 +56,8 @@ MODES: Final = ("condense", "observe", "off")
 TOKENIZERS: Final = ("tiktoken", "gigatoken")
 ATTESTED: Final = ("auto", "condense", "observe")
 WEBSOCKET: Final = ("observe", "fallback", "condense")
+CHOSEN: Final = ("auto", *STRATEGIES)
+WAIT: Final = ("warning", "critical", "never")
 
 
 def tokenizer(text: str) -> str:
@@ -181,6 +78,13 @@ class Settings:
         "condense: shorten histories that get too full. observe: plan it and show what it would "
         "have saved, but forward every request as it came. off: do nothing.",
         MODES,
+    )
+    context_profile: str = setting(
+        "",
+        one_of("", *PROFILES),
+        "One of the specification's named presets: values for several of the settings below, where "
+        f"they are not set themselves. {', '.join(PROFILES)}.",
+        ("", *PROFILES),
     )
     context_windows: tuple[tuple[str, int], ...] = setting(
         (),
@@ -326,6 +230,65 @@ class Settings:
     condensation_min_messages: int = setting(
         "3", at_least(1), "Histories with fewer messages than this are never condensed."
     )
+    enable_ai_condensation: bool = setting(
+        "true",
+        switch,
+        "May a model be asked to summarise what is condensed. Without, and wherever that is not "
+        "allowed or fails, condensing is local.",
+    )
+    condensation_default_strategy: str = setting(
+        "auto",
+        one_of(*CHOSEN),
+        "How histories are condensed. auto: key points of code and technical talk, a progressive "
+        "summary of more than twenty messages, else a plain one; above 95 % smart_truncation, "
+        "which is local.",
+        CHOSEN,
+    )
+    condensation_model: str = setting(
+        "",
+        text,
+        "The model that is asked, at the request's own provider or at condensation_endpoint. "
+        "Empty: the request's own.",
+    )
+    condensation_endpoint: str = setting(
+        "",
+        address,
+        "Where to ask in place of the request's own provider: the address of an API like OpenAI's "
+        "or Anthropic's, such as http://localhost:11434/v1. Its key is CONDENSATION_API_KEY, in "
+        "the environment only. Needs condensation_model.",
+    )
+    condensation_use_login: bool = setting(
+        "false", switch, "May a subscription's login be used for our own questions."
+    )
+    condensation_max_cost: float = setting(
+        "0.10",
+        share,
+        "Our questions cost at most this share of what the conversation itself has cost.",
+    )
+    condensation_wait: str = setting(
+        "critical",
+        one_of(*WAIT),
+        "From which level on a request may wait for a model's answer: warning, critical, or never.",
+        WAIT,
+    )
+    condensation_max_messages: int = setting(
+        "10",
+        at_least(1),
+        "How many messages go into one question. What is longer is asked about in parts, side by "
+        "side.",
+    )
+    condensation_timeout: float = setting(
+        "30s", duration, "How long a request waits for a model at the most, for all questions."
+    )
+    condensation_quality_threshold: float = setting(
+        "0.8",
+        share,
+        "Of the names, paths and numbers that recur, the share that a summary and the index behind "
+        "it must hold. What holds less is not used.",
+    )
+    condensation_cache_ttl: float = setting(
+        "3600s", duration, "How long a summary is kept that was made ahead of need."
+    )
 
     def __post_init__(self) -> None:
         """Refuse thresholds that contradict each other.
@@ -344,6 +307,8 @@ class Settings:
                 "condensation_critical_threshold must be in rising order; they are "
                 + ", ".join(f"{value:g}" for value in rising)
             )
+        if self.condensation_endpoint and not self.condensation_model:
+            raise BadSetting("condensation_endpoint needs condensation_model")
         if self.condensation_target >= self.condensation_warning_threshold:
             raise BadSetting("condensation_target must be below condensation_warning_threshold")
 
@@ -364,7 +329,7 @@ def declared() -> tuple[Field[Any], ...]:
 
 
 def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Settings from what was set: an option wins over the environment, that over the default.
+    """Settings from what was set: options, environment, profile, default, the first that is.
 
     Args:
         options: the options that were set, by name; unset ones are not in it.
@@ -374,19 +339,31 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
         BadSetting: with the setting's name and what it may hold.
     """
     found: dict[str, Any] = {}
-    for item in declared():
-        variable = item.name.upper()
-        raw: Any = environment.get(variable) or None
-        name = variable
-        if raw is not None and isinstance(item.metadata["default"], tuple):
-            raw = [piece for piece in raw.split(",") if piece.strip()]
-        if item.name in options:
-            name, raw = item.name, options[item.name]
+    preset: Mapping[str, str] = {}
+    for item in sorted(declared(), key=lambda item: item.name != "context_profile"):
+        name, raw = _given(item, options, environment)
+        if raw is None:
+            raw = preset.get(item.name)
         if raw is not None:
             found[item.name] = _read(name, item, raw)
+        if item.name == "context_profile":
+            preset = profile(found.get(item.name, ""))
     warning = found.get("condensation_warning_threshold", 1.0)
     found.setdefault("condensation_target", min(_TARGET, _TARGET_OF_WARNING * warning))
     return Settings(**found)
+
+
+def _given(
+    item: Field[Any], options: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[str, Any]:
+    """What was set of one, and under which name; None where nothing was."""
+    if item.name in options:
+        return item.name, options[item.name]
+    variable = item.name.upper()
+    raw: Any = environment.get(variable) or None
+    if raw is not None and isinstance(item.metadata["default"], tuple):
+        raw = [piece for piece in raw.split(",") if piece.strip()]
+    return variable, raw
 
 
 def _read(name: str, item: Field[Any], raw: Any) -> Any:
