@@ -50,14 +50,15 @@ def free_port() -> int:
 
 
 class Page:
-    """One tab."""
+    """One tab. `events` are what it said unasked, as soon as `watch` was called."""
 
     def __init__(self, socket: WebSocketClientConnection) -> None:
+        self.events: list[dict[str, Any]] = []
         self._socket = socket
         self._ids = itertools.count(1)
 
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer; events in between are of no interest."""
+        """Send a command and wait for its answer."""
         number = next(self._ids)
         await self._socket.write_message(
             json.dumps({"id": number, "method": method, "params": params})
@@ -67,11 +68,52 @@ class Page:
             if message is None:
                 raise ConnectionError("the browser went away")
             answer: dict[str, Any] = json.loads(message)
+            if "method" in answer:
+                self.events.append(answer)
             if answer.get("id") == number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 result: dict[str, Any] = answer["result"]
                 return result
+
+    async def watch(self) -> None:
+        """Take note of requests, of what the console says and of what scripts throw."""
+        for domain in ("Network", "Runtime", "Log"):
+            await self.command(f"{domain}.enable")
+
+    def requests(self) -> list[str]:
+        """The addresses of everything that was asked for, WebSockets too."""
+        asked = [one["params"] for one in self.events if one["method"].startswith("Network.")]
+        plain = [
+            one["request"]["url"] for one in asked if "request" in one and "url" in one["request"]
+        ]
+        sockets = [one["params"]["url"] for one in self._said("Network.webSocketCreated")]
+        return [*plain, *sockets]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """Errors and warnings on the console, and exceptions that nobody caught."""
+        logged = [one["params"]["entry"] for one in self._said("Log.entryAdded")]
+        told = [one["params"] for one in self._said("Runtime.consoleAPICalled")]
+        return [
+            *(one["params"] for one in self._said("Runtime.exceptionThrown")),
+            *(one for one in logged if one["level"] in ("error", "warning")),
+            *(one for one in told if one["type"] in ("error", "warning", "assert")),
+        ]
+
+    def _said(self, method: str) -> list[dict[str, Any]]:
+        return [one for one in self.events if one["method"] == method]
+
+    async def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Show it at this size, in light or in dark colours."""
+        await self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.command("Emulation.setEmulatedMedia", features=[scheme])
 
     async def open(self, url: str) -> None:
         """Go there."""
@@ -95,6 +137,14 @@ class Page:
             await asyncio.sleep(0.1)
         text = await self.evaluate("document.body.innerText")
         raise AssertionError(f"never true: {expression}\n{text}")
+
+    async def press(self, key: str) -> None:
+        """Press a key, as a person would."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        for kind in ("keyDown", "keyUp"):
+            await self.command(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code
+            )
 
     async def screenshot(self, path: Path) -> None:
         """What is to be seen now, as a PNG file."""

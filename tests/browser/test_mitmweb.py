@@ -3,92 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import ssl
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
+from tests.browser.stage import WINDOW, Mitmweb, play, program, running
 
-from demo.session import Session, encode
-from loopback import certificates, child, devtools
-from loopback.devtools import free_port
-from loopback.provider import HOSTS, Provider, serving, with_windows
+from loopback import devtools
 
-WINDOW = 24_000
 CONDENSED, REAPPLIED = "✂", "♻"
-COLUMNS = ["icon", "path", "method", "status", "size", "time", "comment"]
 ROWS = "[...document.querySelectorAll('.flow-table tbody tr')].filter(row => row.cells.length)"
 PAGE = "document.querySelector('.contentview pre')?.innerText"
-
-
-def program() -> str:
-    """The browser; without one these tests skip, unless it was said that there must be one."""
-    found = devtools.find()
-    if found is None and os.environ.get("MITMCONTEXT_REQUIRE_BROWSER") == "1":
-        pytest.fail("no chromium here, but MITMCONTEXT_REQUIRE_BROWSER=1")
-    if found is None:
-        pytest.skip("no chromium here")
-    return found
-
-
-@dataclass(frozen=True)
-class Mitmweb:
-    """A running one that has condensed a session."""
-
-    address: str
-    proxy: child.Child
 
 
 @pytest.fixture(scope="module")
 def mitmweb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mitmweb]:
     program()
-    folder = tmp_path_factory.mktemp("mitmweb")
-    leaf = certificates.make(folder / "provider", HOSTS)
-    token, port = secrets.token_urlsafe(16), free_port()
-    with contextlib.ExitStack() as stack:
-        provider = stack.enter_context(serving(Provider(with_windows({"*": WINDOW})), leaf))
-        proxy = child.start(
-            dict.fromkeys(HOSTS, provider.tls_port),
-            folder / "confdir",
-            provider_authority=leaf.authority,
-            tool="mitmweb",
-            options=[f"context_windows=claude-*={WINDOW}"],
-            environment={"CONTEXT_CACHE_DIR": str(folder / "cache")},
-            settings={
-                "web_password": token,
-                "web_host": "127.0.0.1",
-                "web_port": port,
-                "web_open_browser": False,
-                "web_columns": COLUMNS,
-            },
-        )
-        stack.callback(proxy.stop)
-        play(proxy)
-        yield Mitmweb(f"http://127.0.0.1:{port}/?token={token}", proxy)
-
-
-def play(proxy: child.Child) -> None:
-    """Send a session's requests until one was condensed and a few more were re-applied."""
-    trust = ssl.create_default_context(cafile=str(proxy.authority))
-    with httpx.Client(proxy=proxy.url, verify=trust, trust_env=False, timeout=60) as client:
-        for body in Session().requests():
-            headers = {"x-api-key": "k", "content-type": "application/json"}
-            client.post(f"https://{HOSTS[0]}/v1/messages", content=encode(body), headers=headers)
-            stats = client.get("http://context.mitm/stats.json").json()
-            if stats["steps"] and stats["requests"]["reapplied"] >= 2:
-                return
-    pytest.fail("the session was never condensed")
+    with running(tmp_path_factory.mktemp("mitmweb")) as started:
+        play(started)
+        yield started
 
 
 @pytest.fixture
 async def page(mitmweb: Mitmweb, tmp_path: Path) -> AsyncIterator[devtools.Page]:
     """mitmweb's flow list, with the flows of the session in it."""
     async with devtools.browser(program(), tmp_path / "profile") as opened:
-        await opened.open(mitmweb.address)
+        await opened.open(f"{mitmweb.address}/?token={mitmweb.token}")
         await opened.until(f"{ROWS}.some(row => row.innerText.includes('{REAPPLIED}'))")
         yield opened
 

@@ -58,6 +58,16 @@ def test_the_oldest_go(view: View) -> None:
     assert kept(view) == {flow.id for flow in flows[-10:]}
 
 
+def test_what_was_left_alone_is_marked_but_goes_with_the_others(view: View) -> None:
+    eviction = Eviction()
+    flows = [arrive(view, mark) for mark in (":fast_forward:", "", ":scissors:")]
+    for flow in flows:
+        finish(eviction, flow, keep=7)
+    last = arrive(view)
+    assert finish(eviction, last, keep=2) == 2
+    assert kept(view) == {flows[2].id, last.id}
+
+
 def test_marked_ones_go_last_but_go(view: View) -> None:
     eviction = Eviction()
     ours = [arrive(view, ":scissors:") for _ in range(3)]

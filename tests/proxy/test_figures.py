@@ -60,13 +60,23 @@ def test_nothing_yet() -> None:
             "within_2_percent": 0.0,
             "within_5_percent": 0.0,
             "median_error": 0.0,
+            "latest_by_error": {
+                "0.5 %": 0,
+                "1 %": 0,
+                "2 %": 0,
+                "5 %": 0,
+                "10 %": 0,
+                "more": 0,
+            },
         },
         "cache_hit_ratio": 0.0,
         "condensation_stats": {
             "success_rate": 0.0,
+            "attempts": 0,
             "avg_processing_time_ms": 0.0,
             "avg_tokens_saved": 0.0,
         },
+        "processing": {"requests": 0, "avg_ms": 0.0, "max_ms": 0.0},
         "error_rate": 0.0,
         "uptime_seconds": 0.0,
         "changes": {},
@@ -144,13 +154,23 @@ def test_what_each_request_adds() -> None:
             "within_2_percent": 0.0,
             "within_5_percent": 0.0,
             "median_error": 0.0,
+            "latest_by_error": {
+                "0.5 %": 0,
+                "1 %": 0,
+                "2 %": 0,
+                "5 %": 0,
+                "10 %": 0,
+                "more": 0,
+            },
         },
         "cache_hit_ratio": 0.9,
         "condensation_stats": {
-            "success_rate": 0.5,
+            "success_rate": 0.333333,
+            "attempts": 3,
             "avg_processing_time_ms": 15.0,
             "avg_tokens_saved": 350.0,
         },
+        "processing": {"requests": 2, "avg_ms": 15.0, "max_ms": 20.0},
         "error_rate": 0.25,
         "uptime_seconds": 60.0,
         "left_alone": {"not JSON": 1, "count_tokens": 2},
@@ -238,3 +258,5 @@ def test_estimates_are_held_against_what_was_reported() -> None:
         0.75,
     )
     assert found["median_error"] == pytest.approx(0.0295)
+    by_error = {"0.5 %": 1, "1 %": 0, "2 %": 1, "5 %": 1, "10 %": 0, "more": 1}
+    assert found["latest_by_error"] == by_error

@@ -143,7 +143,7 @@ def test_things_are_counted_by_their_names() -> None:
 def test_marks_are_names_that_mitmproxy_knows(action: Action) -> None:
     name = mark(outcome(action))
     assert name == "" or name in emoji.emoji
-    unmarked = (Action.LEFT_ALONE, Action.UNDER_THRESHOLD, Action.NO_STEP)
+    unmarked = (Action.UNDER_THRESHOLD, Action.NO_STEP)
     assert bool(name) == (action not in unmarked)
 
 

@@ -8,22 +8,23 @@ only change to a request is `_commit`, which comes last.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from mitmproxy import command, contentviews, ctx, exceptions, flow, http
+from mitmproxy import contentviews, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
 
 from mitmcontext.proxy import bodies, options, view
 from mitmcontext.proxy.carried import Carried, carried
+from mitmcontext.proxy.commands import LINK, Commands, Reach
+from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.job import Job, Ready, Result, may_step
@@ -45,11 +46,6 @@ from mitmcontext.wire.api import Api
 HOST: Final = "context.mitm"
 # Headers that say that something outside the body depends on its bytes.
 _SIGNATURES: Final = ("content-md5", "digest", "content-digest", "x-amz-content-sha256")
-_LINK: Final = "mitmcontext_link"
-_NOT_EVERYWHERE: Final = (
-    "gone from memory; a store could not be reached, and is to be asked again: while this proxy "
-    "runs it serves nothing of it, and removes it as soon as it can"
-)
 _LARGEST_REFUSAL: Final = 1 << 20
 # A model's complete answer may take minutes; clients give up after ten.
 _RESEND_SECONDS: Final = 600.0
@@ -78,7 +74,8 @@ class ContextAddon:
         self._eviction = Eviction()
         self._sockets: Sockets | None = None
         self._saved: Saved | None = None
-        self.addons = [ASGIApp(page(self._shown_to_all), HOST, 80)]
+        self._display: Display | None = None
+        self.addons = [ASGIApp(page(self._shown_to_all), HOST, 80), Commands(self._reach())]
 
     # What mitmproxy does once, and on a live reload.
 
@@ -89,6 +86,12 @@ class ContextAddon:
         self._pending, self._tees = kept["pending"], kept["tees"]
         self._figures = Figures(time.monotonic, kept["figures"])
         self._sockets = Sockets(self._lent(), kept["lines"])
+        self._display = Display(
+            kept,
+            self._figures,
+            lambda: self._at_work().stores(),
+            lambda: self._settings,
+        )
         self._eviction = Eviction(kept["finished"])
         contentviews.add(view.ContextView())
 
@@ -150,7 +153,10 @@ class ContextAddon:
         if self._worker is not None:
             self._worker.warm_up()
             self._cleaner = asyncio.create_task(self._clean_up(self._worker))
-        _log.info("mitmcontext: %s; figures at http://%s/", self._settings.context_mode, HOST)
+        display = self._shown()
+        display.start(ctx.master)
+        where = f"http://{HOST}/" + (", live at /context of mitmweb" if display.has_page else "")
+        _log.info("mitmcontext: %s; figures at %s", self._settings.context_mode, where)
 
     # The way of a request.
 
@@ -188,6 +194,7 @@ class ContextAddon:
             self._figures.failed(type(error).__name__)
 
     async def _request(self, flow: http.HTTPFlow) -> None:
+        began = time.perf_counter()
         request = flow.request
         path = request.path.partition("?")[0]
         api = api_for(request.method, path)
@@ -214,9 +221,10 @@ class ContextAddon:
         if ready.standing is Standing.ALONE:
             self._show(flow, _alone(api, ready.why, ready))
             return
-        result = await worker.decide(ready)
+        result = _spent(await worker.decide(ready), began)
         self._pending[flow.id] = result
         if result.raw is not None:
+            self._keep_original(flow, request.raw_content)
             _commit(request, result.raw)
         try:
             self._conclude(flow, result)
@@ -239,10 +247,12 @@ class ContextAddon:
             self._figures_of(flow).resumed_step()
         self._show(flow, result.outcome)
         if (link := result.link) is not None and self._team is None:
-            flow.metadata[_LINK] = link.hex()
+            flow.metadata[LINK] = link.hex()
         if not result.counted:
             self._later(self._count(flow, result))
-        elif result.outcome.steps and not result.outcome.changes and self._team is None:
+            return
+        self._note(flow, result)
+        if result.outcome.steps and not result.outcome.changes and self._team is None:
             self._later(self._explain(flow, result))
 
     async def _count(self, flow: http.HTTPFlow, result: Result) -> None:
@@ -257,6 +267,7 @@ class ContextAddon:
         spent = result.outcome.milliseconds
         counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))
         self._figures_of(flow).recount(counted.outcome)
+        self._note(flow, counted)
         reported = self._uncounted.pop(flow.id, None)
         newest = self._pending.get(flow.id, result)
         if newest is not result:
@@ -380,9 +391,12 @@ class ContextAddon:
         if money is not None:
             self._figures_of(flow).billed(money, observed=bool(result.ready.observed))
             self._mark_money(flow, money)
+            self._shown().billed(result, money)
         estimated = outcome.sent if outcome.action is Action.OBSERVED else outcome.forwarded
         if estimated and not result.ready.request.hidden:
             self._figures_of(flow).compared(estimated, reported)
+            self._mark_report(flow, estimated, reported)
+            self._shown().compared(result, estimated, reported)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Send once more what was refused for its shape; clear up after an answer."""
@@ -431,10 +445,12 @@ class ContextAddon:
         if again is None or again.status_code >= 400:
             return
         flow.response = again
+        self._keep_original(flow, further.ready.job.raw)
         _commit(flow.request, further.raw)
         self._pending[flow.id] = further
         worker.prefix_break(further)
         figures.stepped(further.outcome)
+        self._note(flow, further)
         self._mark(flow, further.outcome)
         self._log_step(flow, further.outcome)
 
@@ -522,6 +538,31 @@ class ContextAddon:
 
     # What a user sees.
 
+    def _reach(self) -> Reach:
+        return Reach(
+            worker=self._at_work,
+            display=self._shown,
+            figures=lambda: self._figures,
+            team=lambda: self._team,
+            settings=lambda: self._settings,
+        )
+
+    def _shown(self) -> Display:
+        if self._display is None:
+            raise RuntimeError("not loaded")
+        return self._display
+
+    def _note(self, flow: http.HTTPFlow, result: Result) -> None:
+        """Take note of a request that was counted, unless there are others who could see it."""
+        if self._team is None:
+            self._shown().note(result, flow.request.pretty_host, flow.id)
+
+    def _keep_original(self, flow: http.HTTPFlow, raw: bytes | None) -> None:
+        """Keep what the client sent, where somebody can ask for it."""
+        if raw and self._team is None and getattr(ctx.master, "view", None) is not None:
+            coding = flow.request.headers.get("content-encoding", "")
+            self._later(asyncio.to_thread(self._shown().originals.keep, flow.id, raw, coding))
+
     def _snapshot(self) -> dict[str, Any]:
         stores = self._worker.stores() if self._worker is not None else {}
         return self._figures.snapshot() | {"stores": stores}
@@ -532,29 +573,6 @@ class ContextAddon:
 
     def _figures_of(self, flow: http.HTTPFlow) -> Figures:
         return self._figures if self._team is None else self._team.figures_of(flow)
-
-    @command.command("context.stats")  # type: ignore[untyped-decorator]  # mitmproxy's is untyped
-    def stats(self) -> str:
-        """The figures, as http://context.mitm/stats.json has them."""
-        rows = {} if self._team is None else {"users": self._team.rows(self._settings)}
-        return json.dumps(self._snapshot() | rows, indent=2)
-
-    @command.command("context.clear")  # type: ignore[untyped-decorator]
-    def clear(self) -> str:
-        """Forget all frozen edits, counts and figures."""
-        everywhere = self._at_work().clear()
-        self._figures.clear()
-        if self._team is not None:
-            self._team.clear()
-        return "cleared" if everywhere else _NOT_EVERYWHERE
-
-    @command.command("context.forget")  # type: ignore[untyped-decorator]
-    def forget(self, flows: Sequence[flow.Flow]) -> str:
-        """Forget what was shortened of these flows' conversations, here and on the disk."""
-        links = {bytes.fromhex(str(one.metadata[_LINK])) for one in flows if _LINK in one.metadata}
-        found = [self._at_work().forget(link) for link in links]
-        said = f"{sum(number for number, _ in found)} steps forgotten"
-        return said if all(everywhere for _, everywhere in found) else f"{said}; {_NOT_EVERYWHERE}"
 
     def _show(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         known = self._at_work().known
@@ -574,8 +592,12 @@ class ContextAddon:
         if self._team is not None:
             return
         flow.comment = view.comment(outcome)
-        flow.metadata[view.KEY] = view.to_metadata(outcome) | view.money_of(flow.metadata)
+        flow.metadata[view.KEY] = view.to_metadata(outcome) | view.told_by_provider(flow.metadata)
         flow.marked = view.mark(outcome) or flow.marked
+
+    def _mark_report(self, flow: http.HTTPFlow, estimated: int, reported: int) -> None:
+        if self._team is None and view.KEY in flow.metadata:
+            flow.metadata[view.KEY] |= view.report_to_metadata(estimated, reported)
 
     def _mark_money(self, flow: http.HTTPFlow, money: Money) -> None:
         if self._team is None and view.KEY in flow.metadata:
@@ -602,8 +624,12 @@ class ContextAddon:
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
-        if self._team is not None and ctx.master.should_exit.is_set():
-            for line in self._team.summary(self._settings):
+        display = self._shown()
+        display.stop()
+        if ctx.master.should_exit.is_set():
+            of_team = self._team.summary(self._settings) if self._team is not None else ()
+            in_all = display.summary() if self._saved is None else []
+            for line in (*in_all, *of_team):
                 _log.info("mitmcontext: %s", line)
         for line in self._saved.summary() if self._saved is not None else ():
             _log.info("mitmcontext: %s", line)
@@ -623,6 +649,12 @@ class ContextAddon:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _spent(result: Result, began: float) -> Result:
+    """The same with the milliseconds since a moment of the monotonic clock."""
+    milliseconds = (time.perf_counter() - began) * 1_000
+    return replace(result, outcome=replace(result.outcome, milliseconds=milliseconds))
 
 
 def _alone(api: Api, reason: str, ready: Ready | None = None) -> Outcome:

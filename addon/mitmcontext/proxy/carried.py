@@ -12,6 +12,7 @@ from typing import Any, Final, TypedDict
 
 from cachetools import Cache, LRUCache, TLRUCache
 
+from mitmcontext.proxy import history, originals
 from mitmcontext.stores.memory import lru
 from mitmcontext.stores.memory_store import Cell, cells
 
@@ -37,6 +38,9 @@ class Carried(TypedDict):
     windows: LRUCache[str, int]
     lines: LRUCache[str, Any]
     tabs: LRUCache[bytes, tuple[float, ...]]
+    history: history.Kept
+    originals: LRUCache[str, originals.Original]
+    missed: set[str]
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -62,6 +66,9 @@ def carried(master: object) -> Carried:
             windows=LRUCache(1_000),
             lines=LRUCache(_LINES_SIZE, getsizeof=_size_of),
             tabs=LRUCache(_HISTORIES),
+            history=history.fresh(),
+            originals=originals.fresh(),
+            missed=set(),
         )
         setattr(master, _NAME, found)
     return found

@@ -7,9 +7,15 @@ those without a mark first, and marked ones, by us or by the user, when only suc
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from mitmproxy import ctx, flow
+
+from mitmcontext.proxy.view import MARKS
+from mitmcontext.values import Action
+
+# A mark of ours that is no reason to keep a flow.
+_PASSED: Final = MARKS[Action.LEFT_ALONE]
 
 
 class FlowList(Protocol):
@@ -48,7 +54,7 @@ class Eviction:
         # To remove a flow that is still alive would cut its connection: the one that is just being
         # delivered, one held up by the user, a WebSocket.
         over = [found for found in there.values() if not found.live]
-        over.sort(key=lambda found: bool(found.marked))
+        over.sort(key=lambda found: found.marked not in ("", _PASSED))
         dropped = over[: max(0, len(there) - keep)]
         for found in dropped:
             # One by one: mitmproxy writes a line to its event log when several go at once.

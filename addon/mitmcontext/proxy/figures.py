@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,9 @@ CLOSE, NEAR = 0.02, 0.05
 
 ERRORS_KEPT = 200
 """The latest of them, for their median."""
+
+ERROR_BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Errors of estimates are shown by how many lie below each of these, and beyond the last."""
 
 _REASONS_KEPT = 200  # Reasons are ours and few; a bound all the same.
 _OTHER = "other"
@@ -44,6 +48,9 @@ def _fresh() -> dict[str, Any]:
         "steps_freed": [],
         "freed": 0,
         "step_ms": 0.0,
+        "timed": 0,
+        "spent_ms": 0.0,
+        "slowest_ms": 0.0,
         "prefix_breaks_unexplained": 0,
         "estimates": 0,
         "estimates_near": 0,
@@ -100,6 +107,10 @@ class Figures:
             figures["recognised"] += 1
         figures["actions"][outcome.action.value] += 1
         figures["sent"] += outcome.sent
+        if outcome.milliseconds:
+            figures["timed"] += 1
+            figures["spent_ms"] += outcome.milliseconds
+            figures["slowest_ms"] = max(figures["slowest_ms"], outcome.milliseconds)
         if outcome.action is Action.OBSERVED:
             # It went out as it came. What it says of forwarding is what would have been.
             figures["forwarded"] += outcome.sent
@@ -209,7 +220,8 @@ class Figures:
         figures = self._all
         actions = figures["actions"]
         steps = figures["steps"]
-        errors = actions[Action.FAILED_OPEN.value] + figures["refused_after_rewrite"]
+        failed, refused = actions[Action.FAILED_OPEN.value], figures["refused_after_rewrite"]
+        attempts = steps + failed
         return {
             "requests": {
                 "seen": figures["seen"],
@@ -242,22 +254,36 @@ class Figures:
                 "within_2_percent": _share(figures["estimates_close"], figures["estimates"]),
                 "within_5_percent": _share(figures["estimates_near"], figures["estimates"]),
                 "median_error": median(figures["estimate_errors"] or [0.0]),
+                "latest_by_error": _by_size(figures["estimate_errors"]),
             },
             "cache_hit_ratio": _share(
                 figures["cache_hits"], figures["cache_hits"] + figures["cache_misses"]
             ),
             "condensation_stats": {
-                "success_rate": _share(steps, steps + errors),
+                "success_rate": _share(max(0, steps - refused), attempts),
+                "attempts": attempts,
                 "avg_processing_time_ms": round(_share(figures["step_ms"], steps), 3),
                 "avg_tokens_saved": round(_share(figures["freed"], steps), 1),
             },
+            "processing": {
+                "requests": figures["timed"],
+                "avg_ms": round(_share(figures["spent_ms"], figures["timed"]), 3),
+                "max_ms": round(figures["slowest_ms"], 3),
+            },
             "memory_usage_mb": round(memory_usage() / 2**20, 1),
-            "error_rate": _share(errors, figures["recognised"]),
+            "error_rate": _share(failed + refused, figures["recognised"]),
             "uptime_seconds": round(self.uptime(), 3),
             "changes": dict(figures["changes"]),
             "left_alone": dict(figures["left_alone"]),
             "failures": dict(figures["failures"]),
         }
+
+    def totals(self) -> tuple[int, int, float, float]:
+        """Tokens sent and forwarded, dollars spent and saved; in observe mode what would be."""
+        figures = self._all
+        forwarded = figures["forwarded"] - figures["would_save"]
+        saved = figures["saved_money"] + figures["would_save_money"]
+        return figures["sent"], forwarded, figures["cost"], saved
 
     def brief(self) -> dict[str, int]:
         """One row of a table of many."""
@@ -279,6 +305,15 @@ class Figures:
     def uptime(self) -> float:
         """Seconds since counting began."""
         return float(self._clock() - self._all["began"])
+
+
+def _by_size(errors: Sequence[float]) -> dict[str, int]:
+    """How many of these relative errors lie within each bound and beyond the one before."""
+    found = {f"{100 * bound:g} %": 0 for bound in ERROR_BOUNDS} | {"more": 0}
+    names = list(found)
+    for error in errors:
+        found[names[bisect_left(ERROR_BOUNDS, error)]] += 1
+    return found
 
 
 def memory_usage() -> int:

@@ -1,4 +1,4 @@
-"""The figures for whoever uses the proxy: http://context.mitm/ and its stats.json.
+"""The figures for whoever uses the proxy: http://context.mitm/, its stats.json and metrics.
 
 mitmproxy asks nobody for a password here, so that there is nothing here but counts. For a team it
 does ask, and each of its people has a page of their own (see `team`).
@@ -10,6 +10,8 @@ import html
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
+
+from mitmcontext.proxy import metrics
 
 type Scope = Mapping[str, Any]
 type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -113,9 +115,11 @@ def answer(
         return 405, TEXT, "only GET and HEAD\n"
     if path == "/stats.json":
         return 200, JSON, json.dumps(snapshot(), indent=2) + "\n"
+    if path == "/metrics":
+        return 200, metrics.TEXT, metrics.metrics(snapshot())
     if path == "/":
         return 200, HTML, as_html(snapshot())
-    return 404, TEXT, "there are / and /stats.json\n"
+    return 404, TEXT, "there are /, /stats.json and /metrics\n"
 
 
 def as_html(figures: Mapping[str, Any], more: Iterable[str] = ()) -> str:
@@ -172,7 +176,10 @@ def _team(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Any]) -> I
 
 def _page(figures: Mapping[str, Any], more: Iterable[str]) -> Iterator[str]:
     yield from _top()
-    yield '<p>Counts since the start, never content. Also <a href="/stats.json">as JSON</a>.</p>'
+    yield (
+        '<p>Counts since the start, never content. Also <a href="/stats.json">as JSON</a> and '
+        '<a href="/metrics">for Prometheus</a>.</p>'
+    )
     yield from more
     for name, title in _SECTIONS.items():
         section = figures.get(name)

@@ -43,7 +43,10 @@ MARKS: Final = {
     Action.REAPPLIED: ":recycle:",
     Action.OBSERVED: ":eyes:",
     Action.FAILED_OPEN: ":warning:",
+    Action.LEFT_ALONE: ":fast_forward:",
 }
+# What is shown in the place of the JSON: there is more to tell of these.
+_TOLD: Final = frozenset(MARKS) - {Action.LEFT_ALONE}
 
 _TITLES = {
     Action.LEFT_ALONE: "Left alone: forwarded as the client sent it",
@@ -133,15 +136,45 @@ def money_to_metadata(money: Money) -> dict[str, Any]:
     return {"money": [money.known, *map(float, money[1:])]}
 
 
-def money_of(metadata: Mapping[Any, Any]) -> dict[str, Any]:
-    """The same out of a flow's metadata, as it stands there."""
+def report_to_metadata(estimated: int, reported: int) -> dict[str, Any]:
+    """What joins the dict once the provider has reported how large the request was, in tokens."""
+    return {"reported": [estimated, reported]}
+
+
+def told_by_provider(metadata: Mapping[Any, Any]) -> dict[str, Any]:
+    """What the provider reported, out of a flow's metadata, as it stands there."""
     kept = metadata.get(KEY)
-    money = kept.get("money") if isinstance(kept, Mapping) else None
-    return {} if money is None else {"money": money}
+    found = kept if isinstance(kept, Mapping) else {}
+    return {name: found[name] for name in ("money", "reported") if name in found}
+
+
+def was_rewritten(metadata: Mapping[Any, Any]) -> bool:
+    """Whether what went out is not what the client sent."""
+    kept = metadata.get(KEY)
+    action = kept.get("action") if isinstance(kept, Mapping) else None
+    return action in (Action.CONDENSED.value, Action.REAPPLIED.value)
+
+
+def explanation(metadata: Mapping[Any, Any]) -> str:
+    """The page of a flow as text."""
+    kept = metadata.get(KEY)
+    outcome = from_metadata(kept)
+    if outcome is None or not isinstance(kept, Mapping):
+        return "mitmcontext has not looked at this flow: it is no request of an API that it knows"
+    in_all = kept.get("changes_in_all")
+    in_all = in_all if isinstance(in_all, int) else len(outcome.changes)
+    return render(outcome, in_all, _money(metadata), _reported(metadata))
+
+
+def _reported(metadata: Mapping[Any, Any]) -> tuple[int, int] | None:
+    match metadata.get(KEY):
+        case {"reported": [int(estimated), int(reported)]} if reported > 0:
+            return estimated, reported
+    return None
 
 
 def _money(metadata: Mapping[Any, Any]) -> Money | None:
-    match money_of(metadata):
+    match told_by_provider(metadata):
         case {"money": [bool(known), *figures]} if len(figures) == len(Money._fields) - 1:
             if all(isinstance(figure, int | float) and isfinite(figure) for figure in figures):
                 return Money(known, *map(float, figures))
@@ -217,13 +250,9 @@ class ContextView(contentviews.Contentview):
 
     def prettify(self, data: bytes, metadata: contentviews.Metadata) -> str:
         """The page for this flow."""
-        kept = metadata.flow.metadata.get(KEY) if metadata.flow else None
-        outcome = from_metadata(kept)
-        if outcome is None:
+        if metadata.flow is None or from_metadata(metadata.flow.metadata.get(KEY)) is None:
             raise ValueError("mitmcontext has not looked at this request")
-        in_all = kept.get("changes_in_all") if isinstance(kept, Mapping) else None
-        in_all = in_all if isinstance(in_all, int) else len(outcome.changes)
-        return render(outcome, in_all, _money(metadata.flow.metadata) if metadata.flow else None)
+        return explanation(metadata.flow.metadata)
 
     def render_priority(self, data: bytes, metadata: contentviews.Metadata) -> float:
         """Before JSON where there is something to see, behind it where the body went untouched."""
@@ -236,12 +265,17 @@ class ContextView(contentviews.Contentview):
         action = kept.get("action") if isinstance(kept, Mapping) else None
         if action not in list(Action):
             return -1
-        return 2.0 if action in MARKS else 0.5
+        return 2.0 if action in _TOLD else 0.5
 
 
-def render(outcome: Outcome, changes_in_all: int | None = None, money: Money | None = None) -> str:
+def render(
+    outcome: Outcome,
+    changes_in_all: int | None = None,
+    money: Money | None = None,
+    reported: tuple[int, int] | None = None,
+) -> str:
     """The page that the content view shows."""
-    head = [*_head(outcome), *_account(outcome, money)]
+    head = [*_head(outcome), *_account(outcome, money, reported)]
     left_out = max(0, (changes_in_all or 0) - len(outcome.changes))
     lines = [*head, *_changes(outcome, MAX_LINES - len(head), left_out)]
     # mitmweb gives a line with nothing in it no height.
@@ -261,7 +295,9 @@ def _head(outcome: Outcome) -> Iterator[str]:
         yield ""
 
 
-def _account(outcome: Outcome, money: Money | None) -> Iterator[str]:
+def _account(
+    outcome: Outcome, money: Money | None, reported: tuple[int, int] | None
+) -> Iterator[str]:
     yield from _row("why", outcome.reason)
     if outcome.room and outcome.action is not Action.LEFT_ALONE:
         yield from _row("level", _level(outcome))
@@ -270,6 +306,11 @@ def _account(outcome: Outcome, money: Money | None) -> Iterator[str]:
         share = f", {_percent(saved, outcome.sent)} less" if saved > 0 else ""
         arrow = f" → {outcome.forwarded:,}" if saved else ""
         yield from _row("tokens", f"{outcome.sent:,}{arrow} (estimated{share})")
+    if reported is not None:
+        estimated, told = reported
+        error = 100 * (estimated / told - 1)
+        off = "right" if round(error, 1) == 0 else f"{abs(error):.1f} % too {_way(error)}"
+        yield from _row("provider", f"counted {told:,}; the estimate of {estimated:,} was {off}")
     if outcome.freed:
         yield from _row("step", f"number {outcome.steps}, freed {outcome.freed:,} tokens")
     elif outcome.steps:
@@ -282,6 +323,10 @@ def _account(outcome: Outcome, money: Money | None) -> Iterator[str]:
         yield from _row("messages", f"{outcome.messages:,} in the client's request")
     yield from _row("took", f"{outcome.milliseconds:,.1f} ms")
     yield ""
+
+
+def _way(error: float) -> str:
+    return "high" if error > 0 else "low"
 
 
 def _spent(outcome: Outcome, money: Money | None) -> str:
