@@ -48,6 +48,7 @@ from mitmcontext.wire.api import (
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.questions.anthropic import ASKING
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_user_text
 
@@ -380,6 +381,7 @@ MESSAGES: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    asking=ASKING,
     model_in_path=model_in_path,
     principal=principal,
 )

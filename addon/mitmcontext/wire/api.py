@@ -22,6 +22,7 @@ from mitmcontext.values import (
     Usage,
 )
 from mitmcontext.wire import spans
+from mitmcontext.wire.asking import Asking
 
 MARKER: Final = "cache_control"
 _PROJECT: Final = re.compile(r"/projects/([\w.:-]{1,100})/locations/")
@@ -82,6 +83,7 @@ class Api:
         model_in_path: the model that a path names, where the body names none; else "".
         principal: (path, request) to what they say of the account that sends it, where a
             client's access tokens change in mid-session and say nothing; else "".
+        asking: how a model is asked a question of ours; None where that cannot be.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Api:
     between: bytes = b""
     model_in_path: Callable[[str], str] = _nothing
     principal: Callable[[str, Request], str] = _nobody
+    asking: Asking | None = None
 
 
 def message_of(api: Api, raw: bytes) -> Message:

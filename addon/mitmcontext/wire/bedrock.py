@@ -48,6 +48,7 @@ from mitmcontext.wire.api import (
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.questions.bedrock import ASKING
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
@@ -282,6 +283,7 @@ CONVERSE: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    asking=ASKING,
     between=(
         b'{"role":"assistant","content":[{"text":"[mitmcontext: earlier messages were condensed'
         b' into a note.]"}]}'

@@ -53,6 +53,7 @@ from mitmcontext.wire.api import (
     without_media,
 )
 from mitmcontext.wire.pictures import picture
+from mitmcontext.wire.questions.gemini import ASKING
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text
 
@@ -444,6 +445,7 @@ GENERATE: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    asking=ASKING,
     model_in_path=model_in_path,
     principal=principal,
 )

@@ -49,6 +49,7 @@ from mitmcontext.wire.api import (
     users_text,
 )
 from mitmcontext.wire.pictures import picture
+from mitmcontext.wire.questions.ollama import ASKING
 from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text, kind_of_user_text
 
@@ -324,6 +325,7 @@ CHAT: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    asking=ASKING,
 )
 
 GENERATE: Final = replace(
@@ -333,4 +335,5 @@ GENERATE: Final = replace(
     read=read_generate,
     parse=parse_generate,
     standing=standing_generate,
+    asking=None,
 )

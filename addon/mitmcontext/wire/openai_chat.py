@@ -44,6 +44,7 @@ from mitmcontext.wire.api import (
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.questions.openai_chat import ASKING
 from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text
 
@@ -265,4 +266,5 @@ CHAT: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    asking=ASKING,
 )

@@ -48,6 +48,7 @@ from mitmcontext.wire.api import (
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.questions.openai_responses import ASKING
 from mitmcontext.wire.sse import SseReader
 from mitmcontext.wire.typed import kind_of_user_text
 
@@ -729,4 +730,5 @@ RESPONSES: Final = Api(
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,
+    asking=ASKING,
 )
