@@ -25,7 +25,7 @@ from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.models.windows import Window
 from mitmcontext.pipeline import Assessment, Laid, Step
-from mitmcontext.recollect import Recollection, Recollections
+from mitmcontext.recollect import Recollections
 from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens.calibration import Scale
@@ -454,7 +454,7 @@ class Way:
     """Sends requests through the pipeline as a proxy would."""
 
     def __init__(self, thresholds: Thresholds | None = None, *, recollects: bool = False) -> None:
-        self.recollections = Recollections(64 << 20) if recollects else None
+        self.recollections = Recollections(64 << 20, b"k" * 32) if recollects else None
         self.ledger = Ledger(Memory(cells(64 << 20)))
         self.known = Known(MemoryStore(lru(64 << 20)), count)
         self.thresholds = thresholds or Thresholds()
@@ -466,9 +466,8 @@ class Way:
             request = api.read(body)
             sent = pipeline.read(api, family_of(request.model), request, SEED, self.known)
             return pipeline.lay(sent, self.ledger, SEED, self.known)
-        recollection = Recollection(self.recollections, body)
-        request = api.read(body, recollection.elements)
-        family, stretch = family_of(request.model), recollection.stretch
+        request, stretch = self.recollections.read(api, body)
+        family = family_of(request.model)
         sent = pipeline.read(api, family, request, SEED, self.known, stretch)
         self.recognised += stretch is not None
         laid = pipeline.lay(sent, self.ledger, SEED, self.known)

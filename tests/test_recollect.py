@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conversations import (
     HUGE,
+    SEED,
     Talk,
     Way,
     anthropic_talks,
     by,
+    count,
     laws,
     long_talk,
     markers,
@@ -19,13 +21,16 @@ from tests.conversations import (
 )
 
 from mitmcontext import pipeline
+from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
-from mitmcontext.recollect import Recollection, Recollections
+from mitmcontext.recollect import Recollections
+from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Request, Unreadable
 from mitmcontext.wire import spans
 from mitmcontext.wire.anthropic import MESSAGES
-from mitmcontext.wire.api import Elements
+from mitmcontext.wire.openai_chat import CHAT
+from mitmcontext.wire.openai_responses import RESPONSES
 
 long_talks = anthropic_talks(turns=4, steps=25) | openai_talks(turns=4, steps=25)
 
@@ -51,9 +56,9 @@ def look(ways: tuple[Way, Way], talk: Talk, body: bytes) -> None:
     compare(ways[0].lay(talk.api, body), ways[1].lay(talk.api, body), ways)
 
 
-def read(body: bytes, elements: Elements) -> Request | None:
+def read(recollections: Recollections | None, body: bytes) -> Request | None:
     try:
-        return MESSAGES.read(body, elements)
+        return recollections.read(MESSAGES, body)[0] if recollections else MESSAGES.read(body)
     except Unreadable:
         return None
 
@@ -128,12 +133,11 @@ def test_tenants_share_bytes_but_no_links() -> None:
     way.send(talk.api, body, 20_000)
     way.lay(talk.api, body)
     assert way.recollections is not None
-    recollection = Recollection(way.recollections, body)
-    request = talk.api.read(body, recollection.elements)
-    assert recollection.stretch is not None
+    request, stretch = way.recollections.read(talk.api, body)
+    assert stretch is not None
     family = family_of(request.model)
     other = b"\1" * 32
-    sent = pipeline.read(talk.api, family, request, other, way.known, recollection.stretch)
+    sent = pipeline.read(talk.api, family, request, other, way.known, stretch)
     plain = pipeline.read(talk.api, family, request, other, way.known)
     assert sent.links == plain.links
     assert pipeline.lay(sent, way.ledger, other, way.known).found is None
@@ -152,7 +156,7 @@ def test_another_model_counts_for_itself() -> None:
 @settings(laws, max_examples=30)
 def test_what_is_kept_is_bounded(turns: list[int], size: int) -> None:
     way = Way(recollects=True)
-    way.recollections = Recollections(size)
+    way.recollections = Recollections(size, b"k" * 32)
     talk = long_talk(turns=40, size=30)
     for turn in turns:
         way.lay(talk.api, talk.request(talk.cuts[turn]))
@@ -174,5 +178,65 @@ def test_a_damaged_tail_is_no_request_any_more() -> None:
         body[:-1],
         body.replace(b"}]}", b"}],}"),
     ):
-        recollection = Recollection(way.recollections, damaged)
-        assert read(damaged, recollection.elements) == read(damaged, spans.elements)
+        assert read(way.recollections, damaged) == read(None, damaged)
+
+
+def test_a_stretch_counts_only_where_the_messages_stand() -> None:
+    way = Way(recollects=True)
+    talk = long_talk(turns=30)
+    body = talk.request()
+    for _ in range(2):
+        way.tokens(talk.api, body)
+    assert way.recollections is not None
+    recognised = way.recollections.read(talk.api, body)
+    assert recognised[1] is not None
+    assert recognised[0] == talk.api.read(body)
+    request = recognised[0]
+    array = body[slice(*request.array)]
+    end = request.array.start + recognised[1].size
+    for other in (
+        # An example in a tool's schema, which holds the conversation itself.
+        b'{"tools":[{"messages":' + array + b'}],"model":"m","messages":' + array + b"}",
+        # Twice, so that readers may differ.
+        b'{"model":"m","messages":' + array + b',"messages":' + array + b"}",
+        # The stretch is all there is, or ends otherwise than it did.
+        body[:end] + b"]}",
+        body[:end] + b",]}",
+        body[:end] + b" , 7]}",
+        body[:end],
+        # More than anybody sends.
+        body[:end] + b',{"role":"user","content":"x"}' * spans.MOST + b"]}",
+    ):
+        assert read(way.recollections, other) == read(None, other)
+
+
+def test_what_stands_for_more_than_the_body_holds_is_not_kept() -> None:
+    """An item that refers to another one says so wherever it stands."""
+    recollections = Recollections(1 << 20, b"k" * 32)
+    items = [b'{"type":"message","role":"user","content":"%d"}' % at for at in range(30)]
+    items[3] = b'{"type":"item_reference","id":"i"}'
+    body = b'{"model":"m","input":[' + b",".join(items) + b"]}"
+    known = Known(MemoryStore(lru(1 << 20)), count)
+    family = family_of("m")
+    for _ in range(2):
+        request, stretch = recollections.read(RESPONSES, body)
+        assert request == RESPONSES.read(body)
+        assert request.hidden
+        sent = pipeline.read(RESPONSES, family, request, SEED, known, stretch)
+        pipeline.counts_of(sent, known)
+        sent = pipeline.read(RESPONSES, family, request, SEED, known, stretch)
+        pipeline.keep(Laid(sent, sent, None), SEED, recollections)
+    assert not recollections.is_likely(body)
+
+
+def test_a_stretch_is_of_one_api() -> None:
+    """Others may see something else in the same bytes."""
+    way = Way(recollects=True)
+    talk = long_talk(turns=30)
+    body = talk.request()
+    for _ in range(2):
+        way.tokens(talk.api, body)
+    assert way.recollections is not None
+    assert way.recollections.read(talk.api, body)[1] is not None
+    other = CHAT if talk.api is MESSAGES else MESSAGES
+    assert way.recollections.read(other, body)[1] is None

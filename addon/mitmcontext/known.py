@@ -73,18 +73,28 @@ class Known:
         return found
 
     def count(
-        self, api: Api, family: Family, request: Request, facts: list[Fact]
+        self,
+        api: Api,
+        family: Family,
+        request: Request,
+        facts: list[Fact],
+        counted: tuple[int, ...] = (),
     ) -> tuple[int, ...]:
-        """The estimated tokens of each message; counts those that were never counted."""
-        new = sum(fact.tokens is None for fact in facts)
+        """The estimated tokens of each message; counts those that were never counted.
+
+        `counted` are those of the first messages, where somebody has them at hand.
+        """
+        first = len(counted)
+        new = sum(fact.tokens is None for fact in facts[first:])
         self._counted += new
         self._recalled += len(facts) - new
         self.misses += new
         self.hits += len(facts) - new
-        return tuple(
+        rest = (
             self._count(api, family, request.raw(at), fact) if fact.tokens is None else fact.tokens
-            for at, fact in enumerate(facts)
+            for at, fact in enumerate(facts[first:], first)
         )
+        return (*counted, *rest)
 
     def fixed(self, family: Family, request: Request) -> int:
         """The estimated tokens of all that is no message.
@@ -106,14 +116,14 @@ class Known:
             tokens += self._kept(family, b"system\0" + raw, partial(self._text, family, text))
         return tokens
 
-    def lacks(self, family: Family, request: Request, facts: list[Fact]) -> int:
-        """How many bytes of a request were never counted."""
+    def lacks(self, family: Family, request: Request, facts: list[Fact], first: int = 0) -> int:
+        """How many bytes of a request were never counted; its `first` messages were."""
         outside = [(_named_outside(request), _tools(request))]
         outside += [(b"system\0" + raw, raw) for raw, _ in system_texts(request)]
         new = sum(len(raw) for key, raw in outside if _outside_key(family, key) not in self._store)
         return new + sum(
             end - start
-            for (start, end), fact in zip(request.spans, facts, strict=True)
+            for (start, end), fact in zip(request.spans[first:], facts[first:], strict=True)
             if fact.tokens is None
         )
 

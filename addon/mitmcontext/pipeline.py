@@ -43,6 +43,7 @@ from mitmcontext.recollect import (
     Stretch,
     is_due,
     is_same,
+    moved,
     placed,
     stretch_of,
 )
@@ -81,7 +82,7 @@ _EXCERPT: Final = 4_000
 class Reading:
     """A request as read, with what is known of each message and the links of the conversation.
 
-    `stretch` is what of it was read before.
+    `stretch` is what of it was read before; `counted` are the estimates of the messages in it.
     """
 
     api: Api
@@ -90,6 +91,7 @@ class Reading:
     facts: list[Fact]
     links: list[bytes]
     stretch: Stretch | None = None
+    counted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,8 @@ def read(
         return Reading(api, family, request, facts, links)
     new = known.recall(api, family, request, len(stretch.facts))
     more = chain(stretch.links[-1], [fact.digest for fact in new])
-    return Reading(api, family, request, stretch.facts + new, stretch.links + more, stretch)
+    facts, links = stretch.facts + new, stretch.links + more
+    return Reading(api, family, request, facts, links, stretch, stretch.tokens)
 
 
 def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
@@ -219,7 +222,9 @@ def keep(laid: Laid, seed: bytes, recollections: Recollections) -> None:
     if laid.found is not None:
         overlay = laid.found, forwarded.request, forwarded.facts, forwarded.links
     named = tag(sent.api, sent.family)
-    stretch = stretch_of(sent.request, sent.facts, sent.links, named, seed, overlay)
+    stretch = stretch_of(
+        sent.api, sent.request, sent.facts, sent.links, named, seed, overlay, recollections.mark
+    )
     if stretch is not None:
         recollections.keep(sent.request, stretch, sent.stretch)
 
@@ -233,24 +238,19 @@ def _joined(sent: Reading, stretch: Stretch, overlay: Overlay) -> Reading:
     count = len(stretch.spans)
     body = b"".join((request.body[:start], overlay.made, request.body[at:]))
 
-    def moved(span: Span | None) -> Span | None:
-        return span.shifted(shift) if span is not None and span.start >= at else span
-
-    laid = [*placed(overlay.spans, start - overlay.start), *placed(request.spans[count:], shift)]
-    made = replace(
-        request,
-        body=body,
-        array=Span(start, request.array.end + shift),
-        spans=tuple(laid),
-        system=moved(request.system),
-        tools=moved(request.tools),
-        sender=moved(request.sender),
-        choice=moved(request.choice),
-        schema=moved(request.schema),
-    )
+    known = placed(overlay.spans, start - overlay.start)
+    array = Span(start, request.array.end + shift)
+    made = moved(request, body, array, (*known, *placed(request.spans[count:], shift)), shift)
     rest = sent.facts[count:]
     more = chain(overlay.links[-1], [fact.digest for fact in rest])
-    return Reading(sent.api, sent.family, made, overlay.facts + rest, overlay.links + more)
+    facts, links = overlay.facts + rest, overlay.links + more
+    return Reading(sent.api, sent.family, made, facts, links, None, overlay.tokens)
+
+
+def counts_of(reading: Reading, known: Known) -> tuple[int, ...]:
+    """The estimated tokens of each message."""
+    api, family, request = reading.api, reading.family, reading.request
+    return known.count(api, family, request, reading.facts, reading.counted)
 
 
 def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds, budget: int = 0) -> bool:
@@ -285,10 +285,8 @@ def assess(
     """
     sent, forwarded = laid.sent, laid.forwarded
     fixed = known.fixed(sent.family, sent.request)
-    each = known.count(sent.api, sent.family, sent.request, sent.facts)
-    made = each
-    if forwarded is not sent:
-        made = known.count(forwarded.api, forwarded.family, forwarded.request, forwarded.facts)
+    each = counts_of(sent, known)
+    made = each if forwarded is sent else counts_of(forwarded, known)
     scale = scale_of(fixed + sum(made), fixed)
     scaled = scale.each(each, [end - start for start, end in sent.request.spans])
     base = round(fixed + scale.offset)

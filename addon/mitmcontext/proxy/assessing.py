@@ -9,7 +9,7 @@ import msgspec
 
 from mitmcontext import pipeline
 from mitmcontext.known import Known
-from mitmcontext.pipeline import Assessment
+from mitmcontext.pipeline import Assessment, Reading
 from mitmcontext.proxy.counts import KeptCounts, uncounted
 from mitmcontext.proxy.encoders import Encoders
 from mitmcontext.proxy.estimates import Estimates
@@ -59,10 +59,8 @@ class Assessor:
         sent, forwarded = ready.laid.sent, ready.laid.forwarded
         if "content-encoding" in ready.job.headers or sent.family.encoding not in self._encoders:
             return False
-        new = self._known.lacks(sent.family, sent.request, sent.facts)
-        if forwarded is not sent:
-            new += self._known.lacks(sent.family, forwarded.request, forwarded.facts)
-        return new <= _COUNT_INLINE
+        readings = (sent,) if forwarded is sent else (sent, forwarded)
+        return sum(self._lacks(one) for one in readings) <= _COUNT_INLINE
 
     def is_surely_safe(self, ready: Ready) -> bool:
         """Whether size alone proves that nothing needs to be done."""
@@ -100,6 +98,11 @@ class Assessor:
         assessment = pipeline.assess(ready.laid, window, thresholds, self._known, scale_of, budget)
         self._analyses.set(name, msgspec.msgpack.encode(assessment), self._ttl)
         return assessment
+
+    def _lacks(self, reading: Reading) -> int:
+        """How many bytes were never counted."""
+        first = len(reading.counted)
+        return self._known.lacks(reading.family, reading.request, reading.facts, first)
 
     def figures(self) -> Figures:
         """How the kept assessments fare."""

@@ -71,10 +71,12 @@ class KeptCounts:
 
 def uncounted(reading: Reading) -> int:
     """How many bytes of messages were never counted."""
-    spans = reading.request.spans
+    first = len(reading.counted)
     return sum(
         end - start
-        for (start, end), fact in zip(spans, reading.facts, strict=True)
+        for (start, end), fact in zip(
+            reading.request.spans[first:], reading.facts[first:], strict=True
+        )
         if fact.tokens is None
     )
 

@@ -7,6 +7,7 @@ to be read it happens at once, otherwise in a thread.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies, threads
 from mitmcontext.proxy.job import Job, Ready, encoded
 from mitmcontext.proxy.tenant import keyed
-from mitmcontext.recollect import Recollection, Recollections
+from mitmcontext.recollect import Recollections
 from mitmcontext.settings import Settings
 from mitmcontext.tokens.families import Asked, family_of
 from mitmcontext.values import Request, Standing
@@ -54,7 +55,7 @@ class Reader:
         self._catch_up = catch_up
         # Planning may take seconds, and must not hold up what is frozen already.
         self._threads = threads.pool("mitmcontext-read")
-        self._recollections = Recollections(_RECOLLECTIONS_SIZE)
+        self._recollections = Recollections(_RECOLLECTIONS_SIZE, secrets.token_bytes(32))
 
     async def look(self, job: Job, settings: Settings) -> Ready:
         """Decode, read, and lay over it what is frozen.
@@ -95,8 +96,7 @@ class Reader:
         """Decode and read; nothing is laid over the request yet."""
         coding = job.headers.get("content-encoding")
         body = bodies.decode(job.raw, coding, settings.context_max_body)
-        recollection = Recollection(self._recollections, body)
-        request = job.api.read(body, recollection.elements)
+        request, stretch = self._recollections.read(job.api, body)
         if not request.model:
             request = replace(request, model=job.api.model_in_path(job.path))
         standing, why = job.api.standing(job.path, job.headers, request)
@@ -107,7 +107,7 @@ class Reader:
             job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
         seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
         family = family_of(request.model, job.api.name, _asked(settings))
-        sent = pipeline.read(job.api, family, request, seed, self._known, recollection.stretch)
+        sent = pipeline.read(job.api, family, request, seed, self._known, stretch)
         return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
 
     def _lay(self, ready: Ready, found: Found | None) -> Ready:
