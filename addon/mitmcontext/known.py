@@ -46,6 +46,8 @@ class Known:
         self._recalled = 0
         self.hits = 0
         self.misses = 0
+        # Told of each message that is read for the first time, by its key; may be set to anything.
+        self.tell: Callable[[bytes, Message], None] | None = None
 
     def take(self) -> tuple[int, int]:
         """How many counts were known and how many had to be made since the last call."""
@@ -66,8 +68,11 @@ class Known:
             key = hashlib.sha256(body[start:end]).digest() + named
             kept = get(key)
             if kept is None:
-                kept = message_of(api, body[start:end]).digest
+                message = message_of(api, body[start:end])
+                kept = message.digest
                 self._store[key] = kept
+                if self.tell is not None:
+                    self.tell(key, message)
             tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
             found.append(Fact(key, kept[:_DIGEST], tokens))
         return found
@@ -145,6 +150,11 @@ class Known:
             kept = self._store.get(fact.key, b"")
             if len(kept) > _DIGEST:
                 yield fact.key, int.from_bytes(kept[_DIGEST:], "big")
+
+    def tokens_of(self, key: bytes) -> int | None:
+        """The estimated tokens of the message with this key, if it was counted."""
+        kept = self._store.get(key, b"")
+        return int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
 
     def clear(self) -> None:
         """Forget everything."""

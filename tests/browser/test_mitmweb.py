@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io as stdio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from tests.browser.stage import WINDOW, Mitmweb, play, program, running
+from mitmproxy import io
+from tests.browser.stage import WINDOW, Mitmweb, play, program, running, send
 
+from demo.session import Session
 from loopback import devtools
 
 CONDENSED, REAPPLIED = "✂", "♻"
@@ -109,3 +114,105 @@ async def test_the_figures_are_a_page(mitmweb: Mitmweb, tmp_path: Path) -> None:
         text = await page.until("document.querySelector('table') && document.body.innerText")
     assert "condensed by a new step\t1" in text
     assert "unexplained prefix breaks\t0" in text
+
+
+async def test_it_lists_the_conversation_message_by_message(page: devtools.Page) -> None:
+    await choose(page, CONDENSED)
+    lines = (await page.evaluate(PAGE)).splitlines()
+    first = next(at for at, line in enumerate(lines) if "The conversation as the client" in line)
+    listed = [" ".join(line.split()) for line in lines[first + 1 :]]
+    assert listed[0].startswith("1 user text ")
+    assert listed[0].endswith(" kept")
+    assert any(" stubbed " in line or " folded " in line for line in listed)
+    assert any(line.startswith("context.original @") for line in lines)
+
+
+def flows_of(mitmweb: Mitmweb, marked: str) -> list[str]:
+    """The ids of the flows with this mark."""
+    found = mitmweb.get("/flows").json()
+    return [one["id"] for one in found if one["marked"] == marked]
+
+
+def test_commands_answer_in_sentences(mitmweb: Mitmweb) -> None:
+    stats = mitmweb.stats()
+    said = mitmweb.call("context.stats")
+    assert said[0].startswith(f"{stats['requests']['seen']} requests, ")
+    assert any(f"{stats['tokens']['sent']:,} sent" in line for line in said)
+    (talk,) = mitmweb.call("context.conversations")
+    assert f"{stats['requests']['recognised']} requests" in talk
+    assert ", 1 steps" in talk
+
+
+def test_a_command_explains_a_request(mitmweb: Mitmweb) -> None:
+    flow = flows_of(mitmweb, CONDENSED)[0]
+    text = mitmweb.call("context.explain", f"@{flow}")
+    assert text.startswith("Condensed · step 1 · ")
+    assert "provider    counted " in text
+    assert " kept\n" in text
+
+
+def test_the_original_and_the_forwarded_body_can_both_be_had(
+    mitmweb: Mitmweb, tmp_path: Path
+) -> None:
+    flow = flows_of(mitmweb, CONDENSED)[0]
+    told = [json.dumps(body).encode() for body in Session().requests()]
+    sent = [json.loads(body)["messages"] for body in told]
+    file = tmp_path / "original.json"
+    mitmweb.call("context.original", f"@{flow}", str(file))
+    original = json.loads(file.read_bytes())["messages"]
+    assert original in sent
+    assert json.loads(mitmweb.get(f"/context/original/{flow}").content)["messages"] == original
+    forwarded = mitmweb.get(f"/flows/{flow}/request/content.data").json()["messages"]
+    at_provider = [one.body["messages"] for one in mitmweb.provider.requests("anthropic")]
+    assert forwarded in at_provider
+    assert forwarded != original
+    shown = mitmweb.get(f"/flows/{flow}/request/content/mitmcontext-original").json()
+    assert shown["view_name"] == "mitmcontext-original"
+    assert json.loads(shown["text"])["messages"] == original
+
+
+def test_every_kind_can_be_filtered_by_its_comment(mitmweb: Mitmweb) -> None:
+    """By mitmproxy's own filter, as the search field of mitmweb uses it."""
+    with mitmweb.client() as client:
+        client.post("https://api.anthropic.com/v1/messages", content=b"[]")
+    for words, mark in (
+        ("step [0-9]+$", ":scissors:"),
+        ("re-applied", ":recycle:"),
+        ("left alone", ":fast_forward:"),
+    ):
+        dump = mitmweb.get(f"/flows/dump?filter=~comment%20%22{quote(words)}%22").content
+        found = list(io.FlowReader(stdio.BytesIO(dump)).stream())
+        assert found
+        assert {flow.marked for flow in found} == {mark}
+
+
+def test_the_mode_changes_while_it_runs(mitmweb: Mitmweb) -> None:
+    assert mitmweb.call("context.observe") == "context_mode is observe; it was condense"
+    try:
+        assert mitmweb.get("/options").json()["context_mode"]["value"] == "observe"
+        with mitmweb.client() as client:
+            before = mitmweb.stats()["requests"]["observed"]
+            bodies = list(Session().requests())
+            for body in bodies[: mitmweb.stats()["requests"]["recognised"] + 3]:
+                send(client, body)
+        assert mitmweb.stats()["requests"]["observed"] > before
+        assert flows_of(mitmweb, "👀")
+        comments = [one["comment"] for one in mitmweb.get("/flows").json()]
+        assert any("would be" in comment for comment in comments)
+    finally:
+        assert mitmweb.call("context.condense") == "context_mode is condense; it was observe"
+
+
+def test_every_command_has_help(mitmweb: Mitmweb) -> None:
+    found = mitmweb.get("/commands").json()
+    ours = {name: one for name, one in found.items() if name.startswith("context.")}
+    assert set(ours) == {
+        f"context.{name}"
+        for name in (
+            *("stats", "conversations", "explain", "original"),
+            *("observe", "condense", "forget", "clear"),
+        )
+    }
+    assert all(one["help"] for one in ours.values())
+    assert ours["context.explain"]["parameters"][0]["type"] == "flow"
+    assert ours["context.original"]["parameters"][1]["type"] == "path"

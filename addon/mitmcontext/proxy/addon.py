@@ -28,6 +28,7 @@ from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.job import Job, Ready, Result, may_step
+from mitmcontext.proxy.listing import Row
 from mitmcontext.proxy.page import page
 from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
@@ -93,7 +94,8 @@ class ContextAddon:
             lambda: self._settings,
         )
         self._eviction = Eviction(kept["finished"])
-        contentviews.add(view.ContextView())
+        contentviews.add(view.ContextView(self._rows))
+        contentviews.add(view.OriginalView(lambda flow: self._shown().original(flow.id)))
 
     def configure(self, updated: set[str]) -> None:
         """Read the settings.
@@ -150,6 +152,7 @@ class ContextAddon:
         if getattr(ctx.master, "view", None) is not None:
             # Answers are streamed, and mitmweb could not show them otherwise.
             ctx.options.update(store_streamed_bodies=True)
+            self._at_work().known.tell = self._shown().descriptions.note
         if self._worker is not None:
             self._worker.warm_up()
             self._cleaner = asyncio.create_task(self._clean_up(self._worker))
@@ -556,6 +559,9 @@ class ContextAddon:
         """Take note of a request that was counted, unless there are others who could see it."""
         if self._team is None:
             self._shown().note(result, flow.request.pretty_host, flow.id)
+
+    def _rows(self, flow: http.HTTPFlow) -> list[Row]:
+        return self._shown().rows(flow, self._at_work().known)
 
     def _keep_original(self, flow: http.HTTPFlow, raw: bytes | None) -> None:
         """Keep what the client sent, where somebody can ask for it."""

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mitmproxy import command, ctx, exceptions, flow, types
+from mitmproxy import command, ctx, exceptions, flow, http, types
 
 from mitmcontext.proxy import view
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.listing import Row
+from mitmcontext.proxy.safe import neutral
 from mitmcontext.proxy.team import Team
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import Settings
@@ -66,8 +68,11 @@ class Commands:
 
     @command.command("context.explain")  # type: ignore[untyped-decorator]
     def explain(self, flow: flow.Flow) -> str:
-        """What was counted in a request, what was done to it and why, such as for @focus."""
-        return view.explanation(flow.metadata)
+        """What was counted in a request, what was done to it and why."""
+        rows: Sequence[Row] = ()
+        if isinstance(flow, http.HTTPFlow):
+            rows = self._reach.display().rows(flow, self._reach.worker().known)
+        return view.explanation(flow, rows)
 
     @command.command("context.original")  # type: ignore[untyped-decorator]
     def original(self, flow: flow.Flow, path: types.Path = _SHOW_IT) -> str:
@@ -82,7 +87,7 @@ class Commands:
             except OSError as error:
                 raise exceptions.CommandError(f"cannot write: {type(error).__name__}") from None
             return f"{len(body):,} bytes written"
-        text = view.neutral(body.decode("utf-8", "replace"))
+        text = neutral(body.decode("utf-8", "replace"))
         more = f"\n… {len(text) - _SHOWN:,} more characters; give a path to have all of it"
         return text if len(text) <= _SHOWN else text[:_SHOWN] + more
 

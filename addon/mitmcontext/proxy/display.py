@@ -11,17 +11,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from mitmproxy import http
+
+from mitmcontext.known import Known
+from mitmcontext.proxy import listing
 from mitmcontext.proxy.bands import Band, alerts, bands, shown
 from mitmcontext.proxy.carried import Carried
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.history import History, Point
 from mitmcontext.proxy.job import Result
+from mitmcontext.proxy.listing import Descriptions, Row
 from mitmcontext.proxy.mitmweb import LivePage, live_page
 from mitmcontext.proxy.originals import Originals
+from mitmcontext.proxy.safe import line
 from mitmcontext.proxy.summary import summary
-from mitmcontext.proxy.view import neutral
+from mitmcontext.proxy.view import was_rewritten
 from mitmcontext.settings import Settings
-from mitmcontext.values import Money
+from mitmcontext.values import Money, Unreadable
 
 _WATCH_SECONDS: Final = 10.0
 _log: Final = logging.getLogger(__name__)
@@ -45,6 +51,7 @@ class Display:
         settings: Callable[[], Settings],
     ) -> None:
         self.history = History(kept["history"])
+        self.descriptions = Descriptions()
         self.originals = Originals(kept["originals"], lambda: settings().context_max_body)
         self._figures = figures
         self._stores = stores
@@ -108,13 +115,25 @@ class Display:
         """The body of a flow as the client sent it, where that is kept."""
         return self.originals.find(flow)
 
+    def rows(self, flow: http.HTTPFlow, known: Known) -> list[Row]:
+        """A request message by message, as the client sent it; empty where that is not kept."""
+        if flow.websocket is not None:
+            return []
+        try:
+            sent = self.originals.find(flow.id)
+            if sent is None and was_rewritten(flow.metadata):
+                return []
+            return listing.rows(flow, sent, known, self.descriptions, self._settings())
+        except Unreadable:
+            return []
+
     def conversations(self) -> Iterator[str]:
         """The latest conversations, one line each."""
         for talk in self.history.conversations():
             newest = Point(*talk["points"][-1])
             saved = f", saved ${talk['saved']:,.4f}" if talk["priced"] else ""
             yield (
-                f"#{talk['id']} {_name(talk['model'])} at {_name(talk['host'])}: "
+                f"#{talk['id']} {line(talk['model'])} at {line(talk['host'])}: "
                 f"{talk['requests']:,} requests, {newest.after / newest.room:.0%} full, "
                 f"{newest.sent:,} → {newest.after:,} tokens, {talk['steps']} steps{saved}"
             )
@@ -141,13 +160,9 @@ class Display:
             _log.warning("mitmcontext: %s", sentence)
 
 
-def _name(text: str) -> str:
-    return neutral(text).replace("\n", " ").replace("\t", " ")
-
-
 def _shown(talk: Mapping[str, Any]) -> dict[str, Any]:
     """A conversation for the page: names made safe, points as lists."""
-    safe = {name: _name(talk[name]) for name in ("model", "api", "host")}
+    safe = {name: line(talk[name]) for name in ("model", "api", "host")}
     return {**talk, **safe, "points": [list(point) for point in talk["points"]]}
 
 

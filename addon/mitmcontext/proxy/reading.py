@@ -106,7 +106,7 @@ class Reader:
         if job.login and (principal := job.api.principal(job.path, request)):
             job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
         seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
-        family = family_of(request.model, job.api.name, _asked(settings))
+        family = family_of(request.model, job.api.name, asked(settings))
         sent = pipeline.read(job.api, family, request, seed, self._known, stretch)
         return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
 
@@ -133,7 +133,7 @@ def _attested(request: Request, job: Job, settings: Settings) -> str:
     return ""
 
 
-def _asked(settings: Settings) -> Asked:
+def asked(settings: Settings) -> Asked:
     """How the user wants tokens to be counted."""
     return Asked(
         settings.enable_accurate_token_counting,

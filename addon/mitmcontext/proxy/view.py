@@ -9,16 +9,19 @@ is made visible before it gets anywhere.
 from __future__ import annotations
 
 import difflib
-import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
-from mitmproxy import contentviews
+from mitmproxy import contentviews, http
+from mitmproxy.flow import Flow
 
+from mitmcontext.proxy.listing import Row
+from mitmcontext.proxy.messages import conversation
 from mitmcontext.proxy.page import dollars
+from mitmcontext.proxy.safe import line, neutral
 from mitmcontext.values import Action, Change, Level, Money, Outcome
 
 KEY: Final = "mitmcontext"
@@ -35,6 +38,7 @@ _EXCERPTS = 64 * 1024  # Characters of all excerpts of a flow together; they liv
 _LONGEST_EXCERPT = 2000
 _CHANGE_LINES = 30  # Lines that show one change, while there is room ...
 _FEWER_LINES = 10  # ... and where there is not, before the small changes go without.
+_MAP_LINES = 200  # Lines that list the messages.
 _ROWS = 3  # Rows that one long line may fill.
 _BAR = 40
 
@@ -61,15 +65,12 @@ _TITLES = {
 _DONE = {"stub": "stubbed", "fold": "folded", "drop": "dropped"}
 _SHORT = {"tool result": "result", "tool call": "call", "thinking": "thinking block"}
 
-_BIDI_AND_HIDDEN = "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-_UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_BIDI_AND_HIDDEN}]")
-
 
 def comment(outcome: Outcome) -> str:
     """A flow's comment: how full, how much, what was done."""
     match outcome.action:
         case Action.LEFT_ALONE:
-            return f"left alone: {_line(outcome.reason)}"
+            return f"left alone: {line(outcome.reason)}"
         case Action.FAILED_OPEN:
             return _joined(_fullness(outcome), _sizes(outcome), f"failed open: {outcome.reason}")
         case Action.UNDER_THRESHOLD | Action.NO_STEP:
@@ -93,7 +94,7 @@ def mark(outcome: Outcome) -> str:
 def log_line(outcome: Outcome, host: str) -> str:
     """One line for the log of mitmdump."""
     what = _joined(comment(outcome), f"{outcome.milliseconds:.0f} ms")
-    return f"{_line(host)} {_line(outcome.model)}: {what}"
+    return f"{line(host)} {line(outcome.model)}: {what}"
 
 
 def summary(changes: Iterable[Change]) -> str:
@@ -114,9 +115,9 @@ def to_metadata(outcome: Outcome) -> dict[str, Any]:
     return {
         "version": 1,
         "action": outcome.action.value,
-        "reason": _line(outcome.reason),
-        "api": _line(outcome.api),
-        "model": _line(outcome.model),
+        "reason": line(outcome.reason),
+        "api": line(outcome.api),
+        "model": line(outcome.model),
         "level": outcome.level.value,
         "room": outcome.room,
         "sent": outcome.sent,
@@ -155,15 +156,16 @@ def was_rewritten(metadata: Mapping[Any, Any]) -> bool:
     return action in (Action.CONDENSED.value, Action.REAPPLIED.value)
 
 
-def explanation(metadata: Mapping[Any, Any]) -> str:
-    """The page of a flow as text."""
+def explanation(flow: Flow, rows: Sequence[Row] = ()) -> str:
+    """The page of a flow as text, with its messages where they are given."""
+    metadata = flow.metadata
     kept = metadata.get(KEY)
     outcome = from_metadata(kept)
     if outcome is None or not isinstance(kept, Mapping):
         return "mitmcontext has not looked at this flow: it is no request of an API that it knows"
     in_all = kept.get("changes_in_all")
     in_all = in_all if isinstance(in_all, int) else len(outcome.changes)
-    return render(outcome, in_all, _money(metadata), _reported(metadata))
+    return render(outcome, in_all, _money(metadata), _reported(metadata), rows, flow.id)
 
 
 def _reported(metadata: Mapping[Any, Any]) -> tuple[int, int] | None:
@@ -183,10 +185,10 @@ def _money(metadata: Mapping[Any, Any]) -> Money | None:
 
 def _change_to_metadata(change: Change, room: int) -> dict[str, Any]:
     return {
-        "what": _line(change.what),
+        "what": line(change.what),
         "first": change.first,
         "last": change.last,
-        "kind": _line(change.kind),
+        "kind": line(change.kind),
         "tokens_before": change.tokens_before,
         "tokens_after": change.tokens_after,
         "before": _excerpt(change.before, room),
@@ -248,11 +250,16 @@ class ContextView(contentviews.Contentview):
     name = KEY
     syntax_highlight: contentviews.SyntaxHighlight = "none"
 
+    def __init__(self, rows: Callable[[http.HTTPFlow], Sequence[Row]] | None = None) -> None:
+        self._rows = rows
+
     def prettify(self, data: bytes, metadata: contentviews.Metadata) -> str:
         """The page for this flow."""
         if metadata.flow is None or from_metadata(metadata.flow.metadata.get(KEY)) is None:
             raise ValueError("mitmcontext has not looked at this request")
-        return explanation(metadata.flow.metadata)
+        flow = metadata.flow
+        rows = self._rows(flow) if self._rows and isinstance(flow, http.HTTPFlow) else ()
+        return explanation(flow, rows)
 
     def render_priority(self, data: bytes, metadata: contentviews.Metadata) -> float:
         """Before JSON where there is something to see, behind it where the body went untouched."""
@@ -268,16 +275,51 @@ class ContextView(contentviews.Contentview):
         return 2.0 if action in _TOLD else 0.5
 
 
+class OriginalView(contentviews.Contentview):
+    """A shortened request's body as the client sent it; shown where somebody chooses it."""
+
+    name = f"{KEY}-original"
+    syntax_highlight: contentviews.SyntaxHighlight = "yaml"
+
+    def __init__(self, original: Callable[[http.HTTPFlow], bytes | None]) -> None:
+        self._original = original
+
+    def prettify(self, data: bytes, metadata: contentviews.Metadata) -> str:
+        """The body as JSON, as mitmproxy shows it."""
+        flow = metadata.flow
+        asked = isinstance(flow, http.HTTPFlow) and metadata.http_message is flow.request
+        found = self._original(flow) if isinstance(flow, http.HTTPFlow) and asked else None
+        if found is None:
+            raise ValueError("no other body than this one is kept")
+        shown: str = contentviews.registry["json"].prettify(found, metadata)
+        return shown
+
+    def render_priority(self, data: bytes, metadata: contentviews.Metadata) -> float:
+        """Never by itself."""
+        return -1
+
+
 def render(
     outcome: Outcome,
     changes_in_all: int | None = None,
     money: Money | None = None,
     reported: tuple[int, int] | None = None,
+    rows: Sequence[Row] = (),
+    flow: str = "",
 ) -> str:
-    """The page that the content view shows."""
+    """The page that the content view shows.
+
+    Args:
+        outcome: what became of the request.
+        changes_in_all: how many there are, beside those that were kept.
+        money: what it cost, once the provider has said what it used.
+        reported: the estimate of what went out and the provider's own count, in tokens.
+        rows: the client's messages.
+        flow: mitmproxy's id of it, by which commands are told which flow is meant.
+    """
     head = [*_head(outcome), *_account(outcome, money, reported)]
     left_out = max(0, (changes_in_all or 0) - len(outcome.changes))
-    lines = [*head, *_changes(outcome, MAX_LINES - len(head), left_out)]
+    lines = [*head, *_changes(outcome, MAX_LINES - len(head), left_out, rows, flow)]
     # mitmweb gives a line with nothing in it no height.
     return "\n".join(line.rstrip() or " " for line in lines[:MAX_LINES]) + "\n"
 
@@ -355,16 +397,18 @@ def _row(label: str, value: str) -> Iterator[str]:
         yield from (f"{'':<11} {line}" for line in more)
 
 
-def _changes(outcome: Outcome, room: int, left_out: int) -> Iterator[str]:
-    """All changes in short, then each with its excerpts, newest step first."""
-    footer = ["The body that was forwarded: choose JSON or Raw as the view."]
-    if left_out:
-        footer.insert(0, f"{left_out:,} more changes are not shown.")
+def _changes(
+    outcome: Outcome, room: int, left_out: int, rows: Sequence[Row], flow: str
+) -> Iterator[str]:
+    """All changes in short, then each with its excerpts, newest step first, and all messages."""
+    footer = list(_footer(outcome, left_out, flow))
     room -= len(footer)
     if outcome.changes:
         groups = list(_groups(outcome.changes))
         yield from groups
         room -= len(groups)
+    messages = list(conversation(rows, outcome, _MAP_LINES, complete=not left_out))
+    room -= len(messages)
     new = [change for change in outcome.changes if change.new]
     old = [change for change in outcome.changes if not change.new]
     if new:
@@ -372,9 +416,19 @@ def _changes(outcome: Outcome, room: int, left_out: int) -> Iterator[str]:
         page = list(_section(_new_title(outcome), new, room - min(len(old) + 3, room // 3)))
         yield from page
         room -= len(page)
+    yield from messages
     if old:
         yield from _section("Done in earlier steps, and the same again now", old, room)
     yield from footer
+
+
+def _footer(outcome: Outcome, left_out: int, flow: str) -> Iterator[str]:
+    if left_out:
+        yield f"{left_out:,} more changes are not shown."
+    if outcome.action in (Action.CONDENSED, Action.REAPPLIED):
+        yield f"As the client sent it: choose {KEY}-original as the view, or the command"
+        yield f"context.original @{flow}"
+    yield "The body that was forwarded: choose JSON or Raw as the view."
 
 
 def _new_title(outcome: Outcome) -> str:
@@ -517,7 +571,7 @@ def _extent(change: Change) -> int:
 
 
 def _joined(*pieces: str) -> str:
-    return " · ".join(_line(piece) for piece in pieces if piece)
+    return " · ".join(line(piece) for piece in pieces if piece)
 
 
 def _percent(part: float, whole: float) -> str:
@@ -535,12 +589,7 @@ def _short(tokens: int) -> str:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
-    return _line(value)
-
-
-def _line(text: str) -> str:
-    """One short line of it, safe to show."""
-    return neutral(text[:200]).replace("\n", " ").replace("\t", " ")
+    return line(value)
 
 
 def _excerpt(text: object, room: int) -> str:
@@ -548,16 +597,3 @@ def _excerpt(text: object, room: int) -> str:
         raise TypeError
     cut = text if len(text) <= room else text[: max(0, room - 2)] + " …"
     return neutral(cut)
-
-
-def neutral(text: str) -> str:
-    """The text with everything visible that would act on a terminal or deceive a reader.
-
-    Control characters become what one types to get them: ^[ for escape.
-    """
-    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
-
-
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"^{chr(code ^ 0x40)}" if code < 0x80 else "\ufffd"
