@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conversations import (
@@ -23,7 +24,7 @@ from tests.conversations import (
 from mitmcontext import pipeline
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
-from mitmcontext.recollect import Recollections
+from mitmcontext.recollect import Recollections, wants_an_hour
 from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.tokens.families import family_of
 from mitmcontext.values import Request, Unreadable
@@ -226,7 +227,7 @@ def test_what_stands_for_more_than_the_body_holds_is_not_kept() -> None:
         pipeline.counts_of(sent, known)
         sent = pipeline.read(RESPONSES, family, request, SEED, known, stretch)
         pipeline.keep(Laid(sent, sent, None), SEED, recollections)
-    assert not recollections.is_likely(body)
+    assert recollections.read(RESPONSES, body)[1] is None
 
 
 def test_a_stretch_is_of_one_api() -> None:
@@ -240,3 +241,20 @@ def test_a_stretch_is_of_one_api() -> None:
     assert way.recollections.read(talk.api, body)[1] is not None
     other = CHAT if talk.api is MESSAGES else MESSAGES
     assert way.recollections.read(other, body)[1] is None
+
+
+@pytest.mark.parametrize("marked", [None, 2, 40, 59])
+def test_whether_an_hour_is_asked_for_is_known_of_a_stretch(marked: int | None) -> None:
+    way = Way(recollects=True)
+    talk = long_talk(turns=30)
+    body = talk.request()
+    if marked is not None:
+        place = talk.api.read(body).spans[marked]
+        sign = b'"cache_control":{"type":"ephemeral","ttl":"1h"},'
+        body = body[: place.start + 1] + sign + body[place.start + 1 :]
+    for _ in range(3):
+        way.tokens(talk.api, body)
+    assert way.recollections is not None
+    request, stretch = way.recollections.read(talk.api, body)
+    assert stretch is not None
+    assert wants_an_hour(request, stretch) is wants_an_hour(request, None) is (marked is not None)

@@ -213,6 +213,12 @@ def lay_found(sent: Reading, found: Found | None, seed: bytes, known: Known) -> 
     return Laid(sent, read(sent.api, sent.family, made, seed, known), found)
 
 
+def is_laid_already(sent: Reading, found: Found | None) -> bool:
+    """Whether next to nothing is to be done to lay an entry over a request."""
+    overlay = sent.stretch.overlay if sent.stretch else None
+    return found is None or (overlay is not None and is_same(overlay.found, found))
+
+
 def keep(laid: Laid, seed: bytes, recollections: Recollections) -> None:
     """Keep what was read, for the next request of the conversation."""
     sent, forwarded = laid.sent, laid.forwarded
@@ -223,7 +229,15 @@ def keep(laid: Laid, seed: bytes, recollections: Recollections) -> None:
         overlay = laid.found, forwarded.request, forwarded.facts, forwarded.links
     named = tag(sent.api, sent.family)
     stretch = stretch_of(
-        sent.api, sent.request, sent.facts, sent.links, named, seed, overlay, recollections.mark
+        sent.api,
+        sent.request,
+        sent.facts,
+        sent.links,
+        named,
+        seed,
+        overlay,
+        recollections.mark,
+        sent.stretch,
     )
     if stretch is not None:
         recollections.keep(sent.request, stretch, sent.stretch)

@@ -27,7 +27,7 @@ from mitmcontext.condense.ledger import Found
 from mitmcontext.known import Fact
 from mitmcontext.values import Request, Span, Unreadable
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import Api
+from mitmcontext.wire.api import Api, asks_for_an_hour
 
 # The last messages are left out: clients move their cache markers in them from turn to turn.
 _UNSTEADY: Final = 6
@@ -68,7 +68,7 @@ class Stretch:
 
     `mark` is that of its bytes, and `api` whose messages they are. `tokens` are the estimates of
     the messages; `tag` is what they and the facts depend on beside the bytes, `seed` what the
-    links do.
+    links do. `hour` says that something in it asks for an hour in the provider's cache.
     """
 
     mark: bytes
@@ -81,6 +81,7 @@ class Stretch:
     tokens: tuple[int, ...]
     seed: bytes
     links: list[bytes]
+    hour: bool
     overlay: Overlay | None
 
     @property
@@ -116,24 +117,29 @@ class Recollections:
         Raises:
             Unreadable: it is no request of this API.
         """
-        start = _array_in(body)
+        return self.read_little(api, body, len(body)) or (api.read(body), None)
+
+    def read_little(
+        self, api: Api, body: bytes, most: int
+    ) -> tuple[Request, Stretch | None] | None:
+        """The same, but None where more than so many bytes would have to be read.
+
+        Raises:
+            Unreadable: it is no request of this API.
+        """
+        found = _ARRAYS.search(body)
+        start = found.end() if found else len(body)
         with self._lock:
             alike = self._kept.get(_head(body, start), ())
         for stretch in alike:
             end = start + stretch.size
-            if stretch.api != api.name or end >= len(body):
+            if stretch.api != api.name or not len(body) - most <= stretch.size < len(body) - start:
                 continue
             if self.mark(memoryview(body)[start:end]) == stretch.mark:
                 request = _around(api, body, start, stretch)
                 if request is not None:
                     return request, stretch
-        return api.read(body), None
-
-    def is_likely(self, body: bytes) -> bool:
-        """Whether a body, not read yet, seems to hold a stretch that is known."""
-        start = _array_in(body)
-        with self._lock:
-            return _head(body, start) in self._kept
+        return (api.read(body), None) if len(body) <= most else None
 
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:
         """Keep a stretch of a request, instead of the shorter one that it grew from."""
@@ -150,12 +156,6 @@ class Recollections:
         """Forget everything."""
         with self._lock:
             self._kept.clear()
-
-
-def _array_in(body: bytes) -> int:
-    """Where the array of messages seems to begin; the end of the body if nowhere."""
-    found = _ARRAYS.search(body)
-    return found.end() if found else len(body)
 
 
 def _head(body: bytes, start: int) -> bytes:
@@ -205,6 +205,21 @@ def moved(
     )
 
 
+def wants_an_hour(request: Request, stretch: Stretch | None) -> bool:
+    """Whether a request asks the provider to keep something of it for an hour in its cache.
+
+    Args:
+        request: as read.
+        stretch: what of it was read before.
+    """
+    body, start = request.body, request.array.start
+    if stretch is None:
+        return asks_for_an_hour(body, 0, len(body))
+    end = start + stretch.size
+    around = asks_for_an_hour(body, 0, start) or asks_for_an_hour(body, end, len(body))
+    return stretch.hour or around
+
+
 def is_due(stretch: Stretch | None, messages: int, found: Found | None) -> bool:
     """Whether to keep a new stretch for a request that was read with this one."""
     if stretch is None or messages - _UNSTEADY >= len(stretch.spans) + _GROWN:
@@ -229,6 +244,7 @@ def stretch_of(
     seed: bytes,
     overlay: tuple[Found, Request, Sequence[Fact], Sequence[bytes]] | None,
     mark: Callable[[memoryview], bytes],
+    before: Stretch | None = None,
 ) -> Stretch | None:
     """What to keep of a request; None for one that is short, or not counted yet.
 
@@ -243,6 +259,7 @@ def stretch_of(
         seed: what the links depend on beside the bytes.
         overlay: the entry that is laid over the request, and what was made, read likewise.
         mark: what a text is recognised by.
+        before: the stretch that this request was recognised by.
     """
     count = len(request.spans) - _UNSTEADY
     tokens = tuple(fact.tokens for fact in facts[: max(0, count)] if fact.tokens is not None)
@@ -250,6 +267,7 @@ def stretch_of(
         return None
     start = request.array.start
     end = request.spans[count - 1].end
+    new = start + before.size if before is not None else start
     return Stretch(
         mark=mark(memoryview(request.body)[start:end]),
         api=api.name,
@@ -261,6 +279,7 @@ def stretch_of(
         tokens=tokens,
         seed=seed,
         links=list(links[:count]),
+        hour=(before is not None and before.hour) or asks_for_an_hour(request.body, new, end),
         overlay=_overlay(count, overlay) if overlay else None,
     )
 

@@ -21,13 +21,13 @@ from cachetools import LRUCache
 from mitmcontext.condense.cost import Billed, Cache, billed_of, cost_of, imagined
 from mitmcontext.models.prices import Prices, prices_of
 from mitmcontext.proxy.job import Ready, Result
-from mitmcontext.values import Action, Money, Request, Standing, Usage
+from mitmcontext.recollect import wants_an_hour
+from mitmcontext.values import Action, Money, Standing, Usage
 
 # So many requests that nothing was read for, and a provider keeps nothing of a conversation.
 _MISSES: Final = 2
 # Providers keep nothing smaller (OpenAI from 1,024 tokens on, Anthropic and Google up to 4,096).
 _LEAST: Final = 5_000
-_HOUR: Final = (b'"ttl":"1h"', b'"ttl": "1h"')
 # Who runs a model at home pays no list price.
 _AT_HOME: Final = "Ollama"
 
@@ -101,14 +101,9 @@ def prices_for(ready: Ready) -> Prices:
     if api.name.startswith(_AT_HOME):
         return prices_of("")
     prices = prices_of(api.model_name(ready.job.headers, request))
-    return prices.kept_an_hour() if _asks_for_an_hour(request, prices) else prices
-
-
-def _asks_for_an_hour(request: Request, prices: Prices) -> bool:
-    # In a text the quotes would be escaped, so that this is a cache marker's.
-    if prices.hour_write is None or b'"1h"' not in request.body:
-        return False
-    return any(sign in request.body for sign in _HOUR)
+    if prices.hour_write is not None and wants_an_hour(request, ready.laid.sent.stretch):
+        return prices.kept_an_hour()
+    return prices
 
 
 def cache_of(tab: Tab | None, at: float, keeps: float) -> Cache:

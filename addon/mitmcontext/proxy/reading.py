@@ -20,16 +20,16 @@ from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies, threads
 from mitmcontext.proxy.job import Job, Ready, encoded
 from mitmcontext.proxy.tenant import keyed
-from mitmcontext.recollect import Recollections
+from mitmcontext.recollect import Recollections, Stretch
 from mitmcontext.settings import Settings
 from mitmcontext.tokens.families import Asked, family_of
 from mitmcontext.values import Request, Standing
 
-# Reading a body of this size takes well below a millisecond. In a thread it takes half of one
-# more, since the body has to come into another core's cache.
+# Reading so much takes well below a millisecond. In a thread it takes half of one more, since the
+# body has to come into another core's cache.
 _INLINE: Final = 64 << 10
-# The same, where all but the end of it was read before.
-_INLINE_KNOWN: Final = 512 << 10
+# Laying frozen edits anew over a body of this size takes a few milliseconds.
+_INLINE_LAID: Final = 512 << 10
 # Far beyond what reading needs: only for a machine that stands still.
 _READ_SECONDS: Final = 20.0
 _RECOLLECTIONS_SIZE: Final = 32 << 20
@@ -65,13 +65,18 @@ class Reader:
             Broken: what is frozen does not fit.
             TimeoutError: the machine stands still.
         """
-        if "content-encoding" not in job.headers and self._is_quick(job.raw):
-            ready = self._read(job, settings)
-            certain, found = self._ledger.near(ready.laid.sent.links)
-            if certain or ready.standing is Standing.ALONE:
-                return self._lay(ready, found)
-            return await self._in_time(partial(self.lay_far, ready))
-        return await self._in_time(lambda: self.lay_far(self._read(job, settings)))
+        read = None
+        if "content-encoding" not in job.headers:
+            read = self._recollections.read_little(job.api, job.raw, _INLINE)
+        if read is None:
+            return await self._in_time(lambda: self.lay_far(self._read(job, settings)))
+        ready = self._recognised(job, settings, *read)
+        sent = ready.laid.sent
+        certain, found = self._ledger.near(sent.links)
+        small = len(job.raw) <= _INLINE_LAID or pipeline.is_laid_already(sent, found)
+        if (certain and small) or ready.standing is Standing.ALONE:
+            return self._lay(ready, found)
+        return await self._in_time(partial(self.lay_far, ready))
 
     def lay_far(self, ready: Ready) -> Ready:
         """Look up what is frozen wherever that may be, and lay it over. Runs in a thread."""
@@ -86,17 +91,16 @@ class Reader:
         async with asyncio.timeout(_READ_SECONDS):
             return await threads.run(self._threads, work)
 
-    def _is_quick(self, raw: bytes) -> bool:
-        """Whether reading takes so little that a hop to a thread would cost more."""
-        if len(raw) <= _INLINE:
-            return True
-        return len(raw) <= _INLINE_KNOWN and self._recollections.is_likely(raw)
-
     def _read(self, job: Job, settings: Settings) -> Ready:
         """Decode and read; nothing is laid over the request yet."""
         coding = job.headers.get("content-encoding")
         body = bodies.decode(job.raw, coding, settings.context_max_body)
-        request, stretch = self._recollections.read(job.api, body)
+        return self._recognised(job, settings, *self._recollections.read(job.api, body))
+
+    def _recognised(
+        self, job: Job, settings: Settings, request: Request, stretch: Stretch | None
+    ) -> Ready:
+        """Whose conversation a request belongs to, and what it is to that."""
         if not request.model:
             request = replace(request, model=job.api.model_in_path(job.path))
         standing, why = job.api.standing(job.path, job.headers, request)

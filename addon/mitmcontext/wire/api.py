@@ -28,6 +28,7 @@ MARKER: Final = "cache_control"
 _PROJECT: Final = re.compile(r"/projects/([\w.:-]{1,100})/locations/")
 _LARGEST_NUMBER: Final = 10**12
 _BASE64: Final = re.compile(rb'"[A-Za-z0-9+/=]{2000,}"')
+_HOUR: Final = (b'"ttl":"1h"', b'"ttl": "1h"')
 
 
 Elements = Callable[[bytes, Span], list[Span]]
@@ -114,6 +115,16 @@ def message_of(api: Api, raw: bytes) -> Message:
         said = raw.decode("utf-8", "replace")
         part = Part(Kind.OPAQUE, said, Span(0, len(raw)), digest=digest([raw]))
         return Message("", (part,), digest([b"odd", raw]), editable=False)
+
+
+def asks_for_an_hour(body: bytes, start: int, end: int) -> bool:
+    """Whether a cache marker in this part of a body asks for an hour in the provider's cache.
+
+    In a text the quotes would be escaped, so that what is found is a marker's.
+    """
+    if body.find(b'"1h"', start, end) < 0:
+        return False
+    return any(body.find(sign, start, end) >= 0 for sign in _HOUR)
 
 
 def outer(text: bytes) -> Span:
