@@ -47,7 +47,7 @@ from mitmcontext.recollect import (
     placed,
     stretch_of,
 )
-from mitmcontext.rewrite import are_notes, rewritten
+from mitmcontext.rewrite import rewritten, sources
 from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Broken, Change, Level, Message, Request, Span
@@ -336,15 +336,12 @@ def _scaled(
 
     What is left of a message is taken to have as many tokens per estimated one as it had whole.
     """
-    folded = {edit.message for edit in edits if edit.part == WHOLE}
     edited = {edit.message for edit in edits}
-    standing = iter([at for at in range(len(scaled)) if at not in folded])
-    total = 0
-    for is_note, estimate in zip(are_notes(sent.api, sent.request, edits), estimates, strict=True):
-        at = None if is_note else next(standing)
-        own = at is not None and at not in edited
-        total += scaled[at] if own and at is not None else scale.of(estimate, at)
-    return total
+    each = zip(sources(sent.api, sent.request, edits), estimates, strict=True)
+    return sum(
+        scale.of(estimate, at) if at is None or at in edited else scaled[at]
+        for at, estimate in each
+    )
 
 
 def notes_of(sent: Reading, edits: Sequence[FrozenEdit], estimates: Sequence[int]) -> int:
@@ -355,8 +352,8 @@ def notes_of(sent: Reading, edits: Sequence[FrozenEdit], estimates: Sequence[int
         edits: that are laid over it.
         estimates: of the messages that this makes.
     """
-    ours = are_notes(sent.api, sent.request, edits)
-    return sum(tokens for is_note, tokens in zip(ours, estimates, strict=True) if is_note)
+    each = zip(sources(sent.api, sent.request, edits), estimates, strict=True)
+    return sum(tokens for at, tokens in each if at is None)
 
 
 def plan_step(

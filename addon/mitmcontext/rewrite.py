@@ -20,15 +20,18 @@ def rewritten(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> bytes:
     return spans.splice(request.body, [*_folds(api, request, edits), *_stubs(api, request, edits)])
 
 
-def are_notes(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[bool]:
-    """For each message that the edits make of a request: whether it is ours, and no client's."""
-    folded = {edit.message for edit in edits if edit.part == WHOLE}
-    ours = {run.first: sum(1 for _ in _note(api, request, run)) for run in _runs(edits)}
-    found: list[bool] = []
-    for at in range(len(request.spans)):
-        if at not in folded:
-            found.append(False)
-        found += [True] * ours.get(at, 0)
+def sources(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[int | None]:
+    """For each message that the edits make of a request: the client's that it was, None for ours.
+
+    A message of ours is a note, or parts one from a user's.
+    """
+    found: list[int | None] = []
+    at = 0
+    for run in _runs(edits):
+        found += range(at, run.first)
+        found += [None] * sum(1 for _ in _note(api, request, run))
+        at = run.last + 1
+    found += range(at, len(request.spans))
     return found
 
 
@@ -41,15 +44,13 @@ class _Run(NamedTuple):
 
 
 def _runs(edits: Sequence[FrozenEdit]) -> list[_Run]:
-    runs: list[_Run] = []
-    for edit in edits:
-        if edit.part != WHOLE:
-            continue
-        if edit.text is not None:
-            runs.append(_Run(edit.message, edit.message, edit.text))
-        else:
-            runs[-1] = runs[-1]._replace(last=edit.message)
-    return runs
+    whole = [edit for edit in edits if edit.part == WHOLE]
+    heads = [at for at, edit in enumerate(whole) if edit.text is not None]
+    ends = [*heads[1:], len(whole)]
+    return [
+        _Run(whole[at].message, whole[end - 1].message, whole[at].text or "")
+        for at, end in zip(heads, ends, strict=False)
+    ]
 
 
 def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:

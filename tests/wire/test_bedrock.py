@@ -14,7 +14,7 @@ from loopback import rules_bedrock
 from loopback.counting import model_named
 from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
-from mitmcontext.rewrite import are_notes, rewritten
+from mitmcontext.rewrite import rewritten, sources
 from mitmcontext.values import Kind, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.anthropic import MESSAGES
@@ -330,7 +330,9 @@ def test_a_note_never_stands_beside_a_users_message(first: int, last: int) -> No
     assert {"role": "user", "content": [{"text": "note"}]} in made
     kept = [one for one in made if one in said]
     assert kept == said[:first] + said[last + 1 :]
-    assert [one not in said for one in made] == are_notes(CONVERSE, request, edits)
+    assert [one not in said for one in made] == [
+        at is None for at in sources(CONVERSE, request, edits)
+    ]
 
 
 def test_two_of_one_role_in_a_row_break_what_was_in_turn() -> None:

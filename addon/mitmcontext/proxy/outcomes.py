@@ -76,9 +76,10 @@ class Outcomes:
 
     def tell(self, link: bytes, changes: tuple[Change, ...]) -> None:
         """Remember what the steps changed whose entry is at a link."""
+        told = tuple(replace(change, new=False) for change in changes)
         with self._lock:
-            if _size_of(changes) <= self._changes.maxsize:
-                self._changes[link] = changes
+            if _size_of(told) <= self._changes.maxsize:
+                self._changes[link] = told
 
     def clear(self) -> None:
         """Forget all excerpts."""
@@ -107,8 +108,7 @@ class Outcomes:
         """The changes of the steps that hold, as they were shown when the newest was taken."""
         found = ready.laid.found
         with self._lock:
-            kept = self._changes.get(ready.laid.sent.links[found.at]) if found else None
-        return tuple(replace(change, new=False) for change in kept or ())
+            return self._changes.get(ready.laid.sent.links[found.at], ()) if found else ()
 
 
 def _size_of(changes: tuple[Change, ...]) -> int:

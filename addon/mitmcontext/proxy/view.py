@@ -12,6 +12,7 @@ import difflib
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ MAX_LINES: Final = 500
 _MAX_CHANGES = 300
 _EXCERPTS = 64 * 1024  # Characters of all excerpts of a flow together; they live as long as it.
 _LONGEST_EXCERPT = 2000
+_REMEMBERED = 32  # So many conversations' changes, as they are shown, of at most those characters.
 _CHANGE_LINES = 30  # Lines that show one change, while there is room ...
 _FEWER_LINES = 10  # ... and where there is not, before the small changes go without.
 _MAP_LINES = 200  # Lines that list the messages.
@@ -126,7 +128,7 @@ def to_metadata(outcome: Outcome) -> dict[str, Any]:
         "freed": outcome.freed,
         "messages": outcome.messages,
         "milliseconds": float(outcome.milliseconds),
-        "changes": [_change_to_metadata(change, room) for change in shown],
+        "changes": [dict(change) for change in _changes_to_metadata(tuple(shown), room)],
         "changes_in_all": len(outcome.changes),
         "predicted": outcome.predicted,
     }
@@ -181,6 +183,12 @@ def _money(metadata: Mapping[Any, Any]) -> Money | None:
             if all(isinstance(figure, int | float) and isfinite(figure) for figure in figures):
                 return Money(known, *map(float, figures))
     return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _changes_to_metadata(changes: tuple[Change, ...], room: int) -> tuple[dict[str, Any], ...]:
+    """A conversation's changes are the same from turn to turn; so are then the strings."""
+    return tuple(_change_to_metadata(change, room) for change in changes)
 
 
 def _change_to_metadata(change: Change, room: int) -> dict[str, Any]:
