@@ -36,6 +36,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "pipeline": frozenset(
         {"values", "condense", "known", "models", "recollect", "rewrite", "tokens", "wire"}
     ),
+    "summarising": frozenset({"values", "condense", "known", "pipeline", "wire"}),
     "stores": frozenset({"values"}),
 }
 

@@ -33,7 +33,7 @@ from mitmcontext.condense.cost import (
 )
 from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
-from mitmcontext.condense.truncate import smart_truncation
+from mitmcontext.condense.summaries.fold import Summary, condensed, standing, together
 from mitmcontext.condense.units import unpaired
 from mitmcontext.known import Fact, Known, tag
 from mitmcontext.models.windows import Window
@@ -156,6 +156,7 @@ class Step:
     changes: tuple[Change, ...]
     shared: int = 0
     forecast: Forecast | None = None
+    summarised: bool = False
 
 
 def read(
@@ -363,10 +364,12 @@ def plan_step(
     known: Known,
     seed: bytes,
     market: Market | None = None,
+    summaries: Sequence[Summary] = (),
 ) -> Step | str:
     """The next step, checked and finished, or in words why none is taken ("" if none is due).
 
-    Where there is a market, the step says what it is likely to save.
+    Where there is a market, the step says what it is likely to save. Where there are summaries of
+    stretches, they are tried first; what they do not achieve is done without them.
 
     Raises:
         Broken: the step does not hold what it must.
@@ -376,21 +379,11 @@ def plan_step(
     forced = is_forced(assessment.forwarded, assessment.limit, thresholds)
     if market is not None and not forced and _never_pays(market):
         return "within the window, and nobody knows this model's prices: a step may cost more"
-    api, sent = laid.sent.api, laid.sent.request
-    messages = [message_of(api, sent.raw(at)) for at in range(len(sent.spans))]
+    conversation = conversation_of(laid, assessment, known)
+    messages = conversation.messages
     if unpaired(messages):
         return "the client's own tool calls and results do not match"
-    edits = smart_truncation(
-        Conversation(
-            messages=messages,
-            tokens=assessment.sent_estimates,
-            fixed=assessment.estimate_fixed,
-            frozen=laid.found.entry.edits if laid.found else (),
-            weigh=lambda message, at: known.weigh(laid.sent.family, message),
-        ),
-        _room(assessment, thresholds),
-    )
-    step = _finish(laid, assessment, known, seed, messages, edits)
+    step = _first_good(laid, assessment, thresholds, known, seed, conversation, summaries)
     if market is None or isinstance(step, str):
         return step
     step, at_once = _priced(laid, assessment, thresholds, messages, step, market)
@@ -400,6 +393,52 @@ def plan_step(
         "within the window, and a step would not pay for itself: breaking the cache costs "
         f"${at_once.price:.4f}, {at_once.turns} turns save ${at_once.saving:.4f}"
     )
+
+
+def conversation_of(laid: Laid, assessment: Assessment, known: Known) -> Conversation:
+    """The client's history as a strategy sees it."""
+    api, sent = laid.sent.api, laid.sent.request
+    return Conversation(
+        messages=[message_of(api, sent.raw(at)) for at in range(len(sent.spans))],
+        tokens=assessment.sent_estimates,
+        fixed=assessment.estimate_fixed,
+        frozen=laid.found.entry.edits if laid.found else (),
+        weigh=lambda message, at: known.weigh(laid.sent.family, message),
+    )
+
+
+def _first_good(
+    laid: Laid,
+    assessment: Assessment,
+    thresholds: Thresholds,
+    known: Known,
+    seed: bytes,
+    conversation: Conversation,
+    summaries: Sequence[Summary],
+) -> Step | str:
+    """The step with the new summaries, else with those that stand, else without any.
+
+    Those that stand are given up only where the request would not fit otherwise.
+
+    Raises:
+        Broken: the last of them does not hold what it must.
+    """
+    room = room_for(assessment, thresholds)
+    old = standing(conversation.frozen)
+    may_drop = is_forced(assessment.forwarded, assessment.limit, thresholds)
+    tried = [together(old, summaries)] if summaries else []
+    tried += [old, ()] if old and may_drop else [old]
+    for at, these in enumerate(tried):
+        try:
+            edits = condensed(conversation, room, these)
+            step = _finish(laid, assessment, known, seed, conversation.messages, edits)
+        except Broken:
+            if at == len(tried) - 1:
+                raise
+            continue
+        if isinstance(step, Step):
+            return replace(step, summarised=bool(summaries) and at == 0)
+    return step
 
 
 def _never_pays(market: Market) -> bool:
@@ -435,7 +474,7 @@ def _priced(
     return replace(step, shared=shared, forecast=brings), at_once
 
 
-def _room(assessment: Assessment, thresholds: Thresholds) -> Room:
+def room_for(assessment: Assessment, thresholds: Thresholds) -> Room:
     """The room in uncorrected tokens, which are what a strategy counts in.
 
     The provider's tokens per estimated one are taken in coarse steps, upwards: so two proxies that

@@ -236,6 +236,7 @@ class Outcome:
     ones laid over the request: `forwarded` plus what the new step `freed`. `steps` counts the steps
     of this conversation so far. `predicted` is what the new step was expected to save over the
     conversation's rest, in dollars and less its price; None where nobody knows the prices.
+    `milliseconds` were spent on it, beside those that it `waited` for a model.
     """
 
     action: Action
@@ -252,6 +253,7 @@ class Outcome:
     changes: Sequence[Change] = field(default_factory=tuple)
     milliseconds: float = 0.0
     predicted: float | None = None
+    waited: float = 0.0
 
     @property
     def utilisation(self) -> float:

@@ -128,6 +128,8 @@ def start(
             env={
                 **_clean_environment(),
                 "CONTEXT_CACHE_DIR": str(confdir / "cache"),
+                # What the loopback answers is no summary: who wants it asked says so.
+                "CONDENSATION_DEFAULT_STRATEGY": "smart_truncation",
                 **(environment or {}),
             },
             cwd=cwd,

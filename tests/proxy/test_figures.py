@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mitmcontext.proxy.figures import STEPS_KEPT, Figures, memory_usage
+from mitmcontext.proxy.questions import Questions
 from mitmcontext.values import Action, Change, Money, Outcome
 
 
@@ -44,6 +45,7 @@ def test_nothing_yet() -> None:
         "tokens": {"sent": 0, "forwarded": 0, "saved": 0, "would_save": 0},
         "money": {
             "cost": 0.0,
+            "questions": 0.0,
             "saved": 0.0,
             "would_save": 0.0,
             "predicted": 0.0,
@@ -80,6 +82,7 @@ def test_nothing_yet() -> None:
         "error_rate": 0.0,
         "uptime_seconds": 0.0,
         "changes": {},
+        "questions": Questions({}).snapshot(),
         "left_alone": {},
         "failures": {},
     }

@@ -22,6 +22,7 @@ from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
 
 from mitmcontext.proxy import bodies, options, view
+from mitmcontext.proxy.asking import Asker, Asks, target_of
 from mitmcontext.proxy.carried import Carried, carried
 from mitmcontext.proxy.commands import LINK, Commands, Reach
 from mitmcontext.proxy.display import Display
@@ -63,6 +64,7 @@ class ContextAddon:
         self._running = False
         self._figures = Figures(time.monotonic)
         self._worker: Worker | None = None
+        self._asker: Asker | None = None
         self._team: Team | None = None
         self._kept: Carried | None = None
         self._key = b""
@@ -108,6 +110,8 @@ class ContextAddon:
             settings = load(options.those_set(ctx.options), os.environ)
             self._check_team(settings)
             self._settings = settings
+            if self._asker is not None:
+                self._asker.forget()
             if self._worker is None and self._kept is not None:
                 self._open(self._kept)
         except BadSetting as error:
@@ -136,7 +140,8 @@ class ContextAddon:
         """
         opened = shelves(self._settings, os.environ)
         self._key = opened.tenants
-        self._worker = Worker(kept, opened, self._settings)
+        self._asker = Asker(lambda: tls_context(ctx.options))
+        self._worker = Worker(kept, opened, self._settings, self._asker)
         if self._settings.context_team:
             self._team = Team(
                 kept["figures"], self._figures, opened.choices, self._key, shared=opened.shared
@@ -314,6 +319,17 @@ class ContextAddon:
             observed=observed,
             login=is_subscription(headers),
             at=time.time() if flow.live else request.timestamp_start,
+            asks=self._asks(flow),
+        )
+
+    def _asks(self, flow: http.HTTPFlow) -> Asks | None:
+        """What it takes to ask a model on behalf of a flow."""
+        if not flow.live or flow.websocket is not None or is_upgrade(flow):
+            return None
+        return Asks(
+            target_of(flow.request),
+            is_gone=lambda: not flow.client_conn.connected,
+            paid=self._figures_of(flow).paid,
         )
 
     def _is_watched(self, flow: http.HTTPFlow) -> bool:
@@ -325,6 +341,8 @@ class ContextAddon:
         """Why a request for an LLM's path is not even read, or ""."""
         if flow.is_replay == "request":
             return "a replay"
+        if self._at_work().is_ours(flow.request.raw_content or b""):
+            return "a question of our own"
         if flow.request.stream:
             return "streamed by mitmproxy, so never seen whole"
         if len(flow.request.raw_content or b"") > self._settings.context_max_body:
@@ -416,6 +434,7 @@ class ContextAddon:
         result = self._pending.get(flow.id)
         if result is not None and flow.response is not None and flow.response.status_code < 300:
             self._later(self._at_work().confirm(result))
+            self._later(self._at_work().prepare(result))
 
     async def _refused(self, flow: http.HTTPFlow) -> None:
         """Where the provider refused the length or the shape of a request, send it once more."""

@@ -19,6 +19,7 @@ from mitmcontext.stores.memory_store import Cell, cells
 _NAME: Final = "mitmcontext_carried"
 _MESSAGES_SIZE: Final = 48 << 20
 _LEDGER_SIZE: Final = 64 << 20
+_NOTES_SIZE: Final = 16 << 20
 _HISTORIES: Final = 50_000
 # The conversations on all WebSockets together, in bytes.
 _LINES_SIZE: Final = 128 << 20
@@ -38,6 +39,8 @@ class Carried(TypedDict):
     windows: LRUCache[str, int]
     lines: LRUCache[str, Any]
     tabs: LRUCache[bytes, tuple[float, ...]]
+    notes: TLRUCache[bytes, Cell]
+    purse: LRUCache[bytes, float]
     history: history.Kept
     originals: LRUCache[str, originals.Original]
     missed: set[str]
@@ -66,6 +69,8 @@ def carried(master: object) -> Carried:
             windows=LRUCache(1_000),
             lines=LRUCache(_LINES_SIZE, getsizeof=_size_of),
             tabs=LRUCache(_HISTORIES),
+            notes=cells(_NOTES_SIZE),
+            purse=LRUCache(_HISTORIES),
             history=history.fresh(),
             originals=originals.fresh(),
             missed=set(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Final
 from mitmcontext import pipeline
 from mitmcontext.condense.assess import calls_for_step
 from mitmcontext.condense.ledger import Found, Ledger, home
+from mitmcontext.condense.summaries.fold import Summary
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Assessment, Laid, Market, Step
 from mitmcontext.proxy import threads
@@ -26,6 +27,8 @@ from mitmcontext.proxy.encoders import Encoders
 from mitmcontext.proxy.estimates import Estimates
 from mitmcontext.proxy.job import Claim, Ready, Result, because, encoded, may_step
 from mitmcontext.proxy.outcomes import Outcomes
+from mitmcontext.proxy.rounds import Wish
+from mitmcontext.proxy.summaries import Summaries
 from mitmcontext.values import Action, Broken, Standing, TooLong
 
 # Counting a megabyte that was never seen takes up to a quarter of a second on a slow machine.
@@ -49,6 +52,7 @@ class Decider:
         outcomes: makes the results.
         lay_far: lays over a request what is frozen of it by now.
         refused: the links of entries that the provider refused; outlives a reload.
+        summaries: asks models; None where nobody is ever asked.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Decider:
         outcomes: Outcomes,
         lay_far: Callable[[Ready], Ready],
         refused: MutableMapping[bytes, bool],
+        summaries: Summaries | None = None,
     ) -> None:
         self._pool = pool
         self._ledger = ledger
@@ -72,6 +77,7 @@ class Decider:
         self._outcomes = outcomes
         self._lay_far = lay_far
         self._refused = refused
+        self._summaries = summaries
 
     async def decide(self, ready: Ready) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
@@ -87,7 +93,8 @@ class Decider:
         spent = (time.perf_counter() - began) * 1000
         if not result.counted:
             return result
-        return replace(result, outcome=replace(result.outcome, milliseconds=spent))
+        own = max(0.0, spent - result.outcome.waited)
+        return replace(result, outcome=replace(result.outcome, milliseconds=own))
 
     async def step_further(self, result: Result, too_long: TooLong) -> Result | None:
         """The strongest step for a request that the provider found too long; None if none helps.
@@ -120,16 +127,29 @@ class Decider:
                 return self._outcomes.shown(ready, assessment)
         elif self._assessor.is_surely_safe(ready):
             return self._outcomes.uncounted(ready)
-        return await self._step_in_time(ready)
+        found = await self._in_time(ready, may_wait=True)
+        if not isinstance(found, Wish):
+            return found
+        waited = await self._summaries.wait(found) if self._summaries is not None else 0.0
+        result = await self._step_in_time(ready)
+        return replace(result, outcome=replace(result.outcome, waited=waited))
 
     async def _step_in_time(self, ready: Ready) -> Result:
+        """As `_in_time`, with what is there: nobody waits for a model."""
+        found = await self._in_time(ready, may_wait=False)
+        if isinstance(found, Wish):
+            raise TypeError
+        return found
+
+    async def _in_time(self, ready: Ready, *, may_wait: bool) -> Result | Wish:
         """What a thread decides, unless it has frozen nothing when the time is up.
 
         Raises:
             TimeoutError: nothing was frozen, and nothing will be.
         """
         claim = Claim()
-        decision = asyncio.ensure_future(threads.run(self._pool, partial(self._step, ready, claim)))
+        work = partial(self._step, ready, claim, may_wait=may_wait)
+        decision = asyncio.ensure_future(threads.run(self._pool, work))
         done, _ = await asyncio.wait({decision}, timeout=self._patience(ready))
         if not done and claim.take():
             decision.cancel()
@@ -151,8 +171,8 @@ class Decider:
 
     # In a thread.
 
-    def _step(self, ready: Ready, claim: Claim) -> Result:
-        """Assess and, where that calls for it, take a step."""
+    def _step(self, ready: Ready, claim: Claim, *, may_wait: bool) -> Result | Wish:
+        """Assess and, where that calls for it, take a step, or say what to ask before."""
         assessment = self._assessor.assess_far(ready)
         result = self._outcomes.shown(ready, assessment)
         if ready.standing is not Standing.TURN:
@@ -161,16 +181,36 @@ class Decider:
             return because(result, "the provider refused a step of this conversation before")
         if len(ready.request.spans) < ready.settings.condensation_min_messages:
             return result
-        step = self._planned(ready, assessment)
+        told = self._told(ready, assessment)
+        if told is None and may_wait and (wish := self._wish(ready, assessment)) is not None:
+            return wish
+        step = self._planned(ready, assessment, told[1] if told else ())
         if isinstance(step, str):
             return because(result, step) if step else result
-        return self._frozen(ready, assessment, step, claim)
+        found = self._frozen(ready, assessment, step, claim)
+        if told and step.summarised and found.shared is not None and self._summaries is not None:
+            self._summaries.used(told[0], found.outcome.freed)
+        return found
 
-    def _planned(self, ready: Ready, assessment: Assessment) -> Step | str:
+    def _told(
+        self, ready: Ready, assessment: Assessment
+    ) -> tuple[bytes, tuple[Summary, ...]] | None:
+        """The summaries that are ready, where a step is due."""
+        if self._summaries is None or not calls_for_step(assessment.level):
+            return None
+        return self._summaries.prepared(ready)
+
+    def _wish(self, ready: Ready, assessment: Assessment) -> Wish | None:
+        """What to ask before the step, where the request may wait for it."""
+        if self._summaries is None or not self._summaries.may_wait(ready, assessment):
+            return None
+        return self._summaries.wish(ready, assessment)
+
+    def _planned(self, ready: Ready, assessment: Assessment, told: Sequence[Summary]) -> Step | str:
         settings, prices = ready.settings, ready.prices
         market = Market(prices, prices.known, ready.cache, must_pay=settings.context_budget > 0)
         return pipeline.plan_step(
-            ready.laid, assessment, settings.thresholds, self._known, ready.seed, market
+            ready.laid, assessment, settings.thresholds, self._known, ready.seed, market, told
         )
 
     def _frozen(self, ready: Ready, assessment: Assessment, step: Step, claim: Claim) -> Result:

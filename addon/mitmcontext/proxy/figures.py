@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mitmcontext.proxy.questions import Questions
 from mitmcontext.values import Action, Money, Outcome
 
 STEPS_KEPT = 1000
@@ -62,6 +63,7 @@ def _fresh() -> dict[str, Any]:
         "unpriced": 0,
         "cost": 0.0,
         "saved_money": 0.0,
+        "asked_money": 0.0,
         "would_save_money": 0.0,
         "predicted": 0.0,
         "steps_unpriced": 0,
@@ -92,6 +94,7 @@ class Figures:
         self._steps_kept = steps_kept
         for name, value in (_fresh() | {"began": clock()}).items():
             self._all.setdefault(name, value)
+        self._questions = Questions(self._all.setdefault("questions", {}))
 
     def saw(self) -> None:
         """A request that is no LLM request, and of which there is nothing else to say."""
@@ -210,6 +213,12 @@ class Figures:
         if self._total is not None:
             self._total.billed(money, observed=observed)
 
+    def paid(self, cost: float) -> None:
+        """What questions of ours have cost, in dollars: it comes off what is saved."""
+        self._all["asked_money"] += cost
+        if self._total is not None:
+            self._total.paid(cost)
+
     def counted(self, hits: int, misses: int) -> None:
         """So many messages' counts were known, so many had to be made."""
         self._all["cache_hits"] += hits
@@ -238,7 +247,8 @@ class Figures:
             },
             "money": {
                 "cost": round(figures["cost"], 6),
-                "saved": round(figures["saved_money"], 6),
+                "questions": round(figures["asked_money"], 6),
+                "saved": round(figures["saved_money"] - figures["asked_money"], 6),
                 "would_save": round(figures["would_save_money"], 6),
                 "predicted": round(figures["predicted"], 6),
                 "requests_priced": figures["billed"],
@@ -274,6 +284,7 @@ class Figures:
             "error_rate": _share(failed + refused, figures["recognised"]),
             "uptime_seconds": round(self.uptime(), 3),
             "changes": dict(figures["changes"]),
+            "questions": self._questions.snapshot(),
             "left_alone": dict(figures["left_alone"]),
             "failures": dict(figures["failures"]),
         }
@@ -282,7 +293,7 @@ class Figures:
         """Tokens sent and forwarded, dollars spent and saved; in observe mode what would be."""
         figures = self._all
         forwarded = figures["forwarded"] - figures["would_save"]
-        saved = figures["saved_money"] + figures["would_save_money"]
+        saved = figures["saved_money"] + figures["would_save_money"] - figures["asked_money"]
         return figures["sent"], forwarded, figures["cost"], saved
 
     def brief(self) -> dict[str, int]:
@@ -301,6 +312,7 @@ class Figures:
     def clear(self) -> None:
         """Begin anew."""
         self._all.update(_fresh() | {"began": self._clock()})
+        self._questions.clear()
 
     def uptime(self) -> float:
         """Seconds since counting began."""

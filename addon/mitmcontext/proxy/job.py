@@ -12,6 +12,7 @@ from mitmcontext.condense.cost import Cache
 from mitmcontext.models.prices import Prices, prices_of
 from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies
+from mitmcontext.proxy.asking import Asks
 from mitmcontext.settings import Settings
 from mitmcontext.tokens.calibration import Anchor, Scale, Shape
 from mitmcontext.values import Action, Outcome, Request, Standing
@@ -39,7 +40,8 @@ class Job:
     """What of a flow decides about it. `headers` have names in lower case.
 
     `place` is a keyed digest of where the request goes; `tenant` is one of that and of who sends
-    it, as the headers say. `at` is when it was sent, in seconds.
+    it, as the headers say. `at` is when it was sent, in seconds. `asks` is what it takes to ask a
+    model on its behalf; None where that cannot be.
     """
 
     api: Api
@@ -51,6 +53,7 @@ class Job:
     observed: str = ""
     login: bool = False
     at: float = 0.0
+    asks: Asks | None = None
 
 
 @dataclass(frozen=True, slots=True)

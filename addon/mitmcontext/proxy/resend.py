@@ -143,7 +143,7 @@ def _outgoing(request: http.Request, body: bytes) -> httpx.Request:
     url = httpx.URL(scheme=request.scheme, host=request.host, port=request.port, raw_path=target)
     if url.raw_path != target:
         raise ValueError
-    name = _server_name(request)
+    name = server_name(request)
     return httpx.Request(
         request.method,
         url,
@@ -153,7 +153,7 @@ def _outgoing(request: http.Request, body: bytes) -> httpx.Request:
     )
 
 
-def _server_name(request: http.Request) -> str | None:
+def server_name(request: http.Request) -> str | None:
     """Whom to ask for and to verify where the connection goes to a bare address."""
     named = request.pretty_host
     return named if _is_address(request.host) and not _is_address(named) else None
@@ -169,7 +169,7 @@ def _is_address(host: str) -> bool:
 
 def _headers(request: http.Request, body: bytes) -> list[Field]:
     """The request's own headers in their order, as HTTP/1.1 wants them."""
-    found = _joined_cookies(_of_the_message(request.headers.fields))
+    found = _joined_cookies(of_the_message(request.headers.fields))
     length = str(len(body)).encode()
     sized = [(name, length if name.lower() == b"content-length" else v) for name, v in found]
     present = {name.lower() for name, _ in sized}
@@ -180,7 +180,8 @@ def _headers(request: http.Request, body: bytes) -> list[Field]:
     return sized
 
 
-def _of_the_message(fields: Iterable[Field]) -> Iterator[Field]:
+def of_the_message(fields: Iterable[Field]) -> Iterator[Field]:
+    """The headers without those that belong to one connection."""
     fields = tuple(fields)
     named = {
         option.strip().lower()
@@ -220,7 +221,7 @@ async def _content(answer: httpx.Response, largest: int) -> bytes | None:
 
 def _response(answer: httpx.Response, content: bytes) -> http.Response:
     now = time.time()
-    fields = [f for f in _of_the_message(answer.headers.raw) if f[0].lower() != b"content-length"]
+    fields = [f for f in of_the_message(answer.headers.raw) if f[0].lower() != b"content-length"]
     if answer.status_code not in _WITHOUT_BODY:
         fields.append((b"content-length", str(len(content)).encode()))
     return http.Response(

@@ -26,6 +26,7 @@ from mitmcontext.stores.keys import (
     read_key,
     subkey,
 )
+from mitmcontext.stores.lease import Leases
 from mitmcontext.stores.private import private_folder
 from mitmcontext.stores.redis import RedisStore
 from mitmcontext.stores.redis_server import Server
@@ -46,7 +47,8 @@ class Shelves:
     """The key that tenants' digests are made with, and what survives a restart.
 
     `far` is None where nothing does, and `note` says why. `shared` says whether other proxies
-    write there, too. `choices` are where a team's people are remembered who opted out.
+    write there, too. `choices` are where a team's people are remembered who opted out. `leases` say
+    which of the proxies does what one is enough for; None where there is one proxy.
     """
 
     tenants: bytes
@@ -54,6 +56,7 @@ class Shelves:
     shared: bool
     note: str
     choices: tuple[Store, ...] = ()
+    leases: Leases | None = None
 
 
 def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
@@ -84,16 +87,18 @@ def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
     if not note:
         tiers.append(Sealed(Sqlite(folder / _FILE, _SIZE), sealing, _LEDGER))
     choices: list[Store] = []
+    leases: Leases | None = None
     if settings.context_team and not note:
         choices.append(Sealed(Sqlite(folder / _CHOICES_FILE, _CHOICES_SIZE), sealing, _CHOICES))
     if address:
         server = _server(address)
         name = _name(subkey(key, NAMES))
         tiers.append(Sealed(RedisStore(server, f"ledger-{name}"), sealing, _LEDGER))
+        leases = Leases(RedisStore(server, f"leases-{name}"))
         if settings.context_team:
             choices.append(Sealed(RedisStore(server, f"choices-{name}"), sealing, _CHOICES))
     far = Tiers(tiers) if tiers else None
-    return Shelves(subkey(key, TENANTS), far, bool(address), note, tuple(choices))
+    return Shelves(subkey(key, TENANTS), far, bool(address), note, tuple(choices), leases)
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:

@@ -17,6 +17,7 @@ from cachetools import TTLCache
 from mitmcontext.condense.ledger import Found, Ledger
 from mitmcontext.known import Known
 from mitmcontext.proxy import threads
+from mitmcontext.proxy.asking import Asker
 from mitmcontext.proxy.assessing import Assessor
 from mitmcontext.proxy.carried import Carried, sized
 from mitmcontext.proxy.counts import KeptCounts
@@ -26,11 +27,15 @@ from mitmcontext.proxy.epoch import Epoch
 from mitmcontext.proxy.estimates import Estimates
 from mitmcontext.proxy.job import Job, Ready, Result, encoded
 from mitmcontext.proxy.money import Tabs
+from mitmcontext.proxy.notes import Notes
 from mitmcontext.proxy.outcomes import Outcomes
 from mitmcontext.proxy.prefixes import Break, Prefixes, mark_of
+from mitmcontext.proxy.purse import Purse
+from mitmcontext.proxy.questions import Questions
 from mitmcontext.proxy.reading import Reader
 from mitmcontext.proxy.reports import Reports
 from mitmcontext.proxy.shelves import Shelves
+from mitmcontext.proxy.summaries import Summaries
 from mitmcontext.proxy.tenant import keyed
 from mitmcontext.settings import Settings
 from mitmcontext.stores.base import Figures, hit_ratio
@@ -45,9 +50,14 @@ _COUNTS_OF_ONE: Final = 48 << 10
 
 
 class Worker:
-    """Runs the pipeline for one proxy. Its caches are the carried ones."""
+    """Runs the pipeline for one proxy. Its caches are the carried ones.
 
-    def __init__(self, kept: Carried, shelves: Shelves, settings: Settings) -> None:
+    Without an asker no model is ever asked.
+    """
+
+    def __init__(
+        self, kept: Carried, shelves: Shelves, settings: Settings, asker: Asker | None = None
+    ) -> None:
         far, key, ttl = shelves.far, shelves.tenants, settings.context_ledger_ttl
 
         def named(kind: bytes, name: bytes) -> bytes:
@@ -67,6 +77,20 @@ class Worker:
         self._epoch = Epoch(shared, keyed(key, [b"epoch"]), self._forget_what_is_not_shared)
         self._reader = Reader(self._ledger, self.known, key, self._catch_up)
         self._refused = kept["refused"]
+        self._tabs = Tabs(kept["tabs"])
+        self._summaries: Summaries | None = None
+        if asker is not None:
+            self._summaries = Summaries(
+                asker=asker,
+                known=self.known,
+                assessor=self._assessor,
+                tabs=self._tabs,
+                purse=Purse(kept["purse"]),
+                notes=Notes(kept["notes"], shared, partial(named, b"summary")),
+                leases=shelves.leases,
+                named=partial(named, b"asks"),
+                questions=Questions(kept["figures"].setdefault("questions", {})),
+            )
         self._decider = Decider(
             pool=self._pool,
             ledger=self._ledger,
@@ -77,9 +101,9 @@ class Worker:
             outcomes=self._outcomes,
             lay_far=self._reader.lay_far,
             refused=self._refused,
+            summaries=self._summaries,
         )
         self._prefixes = Prefixes(kept["prefixes"])
-        self._tabs = Tabs(kept["tabs"])
         self._confirmed: TTLCache[bytes, bool] = TTLCache(10_000, min(_CONFIRM_SECONDS, ttl / 4))
 
     def warm_up(self) -> None:
@@ -169,6 +193,15 @@ class Worker:
             self._refused[laid.sent.links[laid.found.at]] = True
             self._prefixes.forget(laid.sent.links)
 
+    async def prepare(self, result: Result) -> None:
+        """After an answer: have summaries ready where the next step is near."""
+        if self._summaries is not None:
+            await self._summaries.prepare(result)
+
+    def is_ours(self, body: bytes) -> bool:
+        """Whether a request is a question of our own that came by here."""
+        return self._summaries is not None and self._summaries.is_ours(body)
+
     # What is kept.
 
     def stores(self) -> dict[str, Any]:
@@ -216,6 +249,8 @@ class Worker:
         self._confirmed.clear()
         self._prefixes.clear()
         self._tabs.clear()
+        if self._summaries is not None:
+            self._summaries.clear()
 
     def _forget_what_is_not_shared(self) -> None:
         self._ledger.forget_nearby()
