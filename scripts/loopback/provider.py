@@ -43,6 +43,7 @@ from .http1 import Closed, Wire, chunk_of, head_of, read_request
 from .prefix import fingerprints, first_difference
 from .refusal import Refusal
 from .speaking import Said, Speaking
+from .summariser import Summariser
 
 HOSTS = (
     "api.anthropic.com",
@@ -135,7 +136,7 @@ class Provider:
 
     `replies` are said in their order, then `default` for ever. Of `records` the newest `keep`
     are kept; `number`, `accepted`, `refused` and `breaks`
-    count all of them.
+    count all of them. Questions to the `summariser` are kept apart from them, in `questions`.
     """
 
     def __init__(
@@ -145,11 +146,14 @@ class Provider:
         behaviour: Behaviour | None = None,
         default: Reply | None = None,
         keep: int | None = None,
+        summariser: Summariser | None = None,
     ) -> None:
         self.models = tuple(models)
         self.behaviour = behaviour or Behaviour()
         self.default = default or Reply()
         self.replies: deque[Reply] = deque()
+        self.summariser = summariser
+        self.questions: deque[Record] = deque(maxlen=keep)
         self.records: deque[Record] = deque(maxlen=keep)
         self.accounts: dict[str, Account] = {}
         self.accepted = 0
@@ -175,12 +179,23 @@ class Provider:
 
     def handle(self, wire: Wire) -> tuple[Record, Answer]:
         """Judge a request, record it and say what the answer is."""
-        self.number += 1
-        record = Record(self.number, _api_of(wire), _key_of(wire), wire)
-        self.records.append(record)
+        asked = self._is_question(wire)
+        self.number += not asked
+        number = 1_000_000 + len(self.questions) if asked else self.number
+        record = Record(number, _api_of(wire), _key_of(wire), wire)
+        (self.questions if asked else self.records).append(record)
         answer = self._judge(record)
         record.status = answer.status
         return record, answer
+
+    def _is_question(self, wire: Wire) -> bool:
+        return self.summariser is not None and self.summariser.is_asked(wire.body)
+
+    def _reply(self, record: Record) -> Reply:
+        if self.summariser is not None and self._is_question(record.wire):
+            self.summariser.bodies.append(record.wire.body)
+            return self.summariser.reply(record.wire.body)
+        return self.replies.popleft() if self.replies else self.default
 
     def _judge(self, record: Record) -> Answer:
         if not record.api or record.wire.method != "POST":
@@ -232,7 +247,7 @@ class Provider:
 
     def _converse(self, record: Record) -> Answer:
         account, model = self.account(record.key), self._model(record.body)
-        reply = self.replies.popleft() if self.replies else self.default
+        reply = self._reply(record)
         if reply.status != 200:
             refusal = Refusal("Overloaded", reply.status, "overloaded_error")
             return self._refuse(record, refusal, reply.error)
@@ -261,7 +276,7 @@ class Provider:
         counting = speaking.counts(wire)
         reply = Reply()
         if not counting:
-            reply = self.replies.popleft() if self.replies else self.default
+            reply = self._reply(record)
         if reply.status != 200:
             refusal = Refusal("Overloaded", reply.status, "overloaded_error")
             return self._refuse(record, refusal, reply.error)
@@ -284,6 +299,8 @@ class Provider:
 
         `told` is its form with `messages`, where the API has another one.
         """
+        if self._is_question(record.wire):
+            return
         now = fingerprints(told or record.body)
         record.broke = first_difference(account.last, now)
         account.last = now
@@ -342,10 +359,23 @@ class Provider:
                     self.lines.append(websocket.Line())
                     await websocket.serve(reader, writer, wire, self.lines[-1], self.take)
                 record, answer = self.handle(wire)
+                if await self._sent_oddly(writer, wire):
+                    break
                 await self._send(writer, record, answer)
                 if wire.header("connection").lower() == "close":
                     break
         writer.close()
+
+    async def _sent_oddly(self, writer: asyncio.StreamWriter, wire: Wire) -> bool:
+        """Take the summariser's time over a question; whether it was answered in its own way."""
+        summariser = self.summariser
+        if summariser is None or not self._is_question(wire):
+            return False
+        await asyncio.sleep(summariser.delay)
+        if summariser.sends is None:
+            return False
+        await summariser.sends(writer)
+        return True
 
     async def _send(self, writer: asyncio.StreamWriter, record: Record, answer: Answer) -> None:
         behaviour = self.behaviour

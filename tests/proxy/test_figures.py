@@ -140,6 +140,7 @@ def test_what_each_request_adds() -> None:
         "tokens": {"sent": 5410, "forwarded": 3410, "saved": 2000, "would_save": 450},
         "money": {
             "cost": 1.0,
+            "questions": 0.0,
             "saved": -0.0625,
             "would_save": 0.5,
             "predicted": 0.25,
@@ -176,6 +177,7 @@ def test_what_each_request_adds() -> None:
         "processing": {"requests": 2, "avg_ms": 15.0, "max_ms": 20.0},
         "error_rate": 0.25,
         "uptime_seconds": 60.0,
+        "questions": Questions({}).snapshot(),
         "left_alone": {"not JSON": 1, "count_tokens": 2},
         "failures": {"deadline": 1, "reading along: ValueError": 1},
     }
