@@ -58,7 +58,12 @@ def files_of(part: str) -> list[Path]:
 
 
 # For programs of one's own; the addon uses none of it.
-OFFERED = frozenset({"accurate_token_counter"})
+OFFERED = frozenset(
+    (
+        *("accurate_token_counter", "context_window_manager", "load_testing"),
+        *("multi_tier_cache", "performance_benchmark", "performance_monitor"),
+    )
+)
 
 THINKING = [
     pytest.param(part, file, id=str(file.relative_to(PACKAGE)))

@@ -89,17 +89,24 @@ class Known:
 
         `counted` are those of the first messages, where somebody has them at hand.
         """
-        first = len(counted)
-        new = sum(fact.tokens is None for fact in facts[first:])
+        rest, new = [], 0
+        for at, fact in enumerate(facts[len(counted) :], len(counted)):
+            # Meanwhile it may have been counted, as a part of what was sent or by another request.
+            tokens = fact.tokens if fact.tokens is not None else self.tokens_of(fact.key)
+            if tokens is None:
+                new += 1
+                tokens = self._count(api, family, request.raw(at), fact)
+            rest.append(tokens)
         self._counted += new
         self._recalled += len(facts) - new
         self.misses += new
         self.hits += len(facts) - new
-        rest = (
-            self._count(api, family, request.raw(at), fact) if fact.tokens is None else fact.tokens
-            for at, fact in enumerate(facts[first:], first)
-        )
         return (*counted, *rest)
+
+    def spare(self, count: int) -> None:
+        """So many counts were not asked for, since what they add up to was known."""
+        self._recalled += count
+        self.hits += count
 
     def fixed(self, family: Family, request: Request) -> int:
         """The estimated tokens of all that is no message.

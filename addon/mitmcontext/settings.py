@@ -230,6 +230,15 @@ class Settings:
     condensation_min_messages: int = setting(
         "3", at_least(1), "Histories with fewer messages than this are never condensed."
     )
+    enable_context_performance_logging: bool = setting(
+        "false", switch, "Say in the log how long each LLM request was looked at."
+    )
+    enable_token_counting_logging: bool = setting(
+        "false",
+        switch,
+        "Say in the log how many tokens each LLM request was estimated at, and how many its "
+        "provider then counted.",
+    )
     enable_ai_condensation: bool = setting(
         "true",
         switch,

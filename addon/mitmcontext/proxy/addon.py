@@ -21,7 +21,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
 
-from mitmcontext.proxy import bodies, options, view
+from mitmcontext.proxy import bodies, logs, options, running, view
 from mitmcontext.proxy.asking import Asker, Asks, target_of
 from mitmcontext.proxy.carried import Carried, carried
 from mitmcontext.proxy.commands import LINK, Commands, Reach
@@ -161,6 +161,7 @@ class ContextAddon:
         if self._worker is not None:
             self._worker.warm_up()
             self._cleaner = asyncio.create_task(self._clean_up(self._worker))
+        running.began(self._snapshot)
         display = self._shown()
         display.start(ctx.master)
         where = f"http://{HOST}/" + (", live at /context of mitmweb" if display.has_page else "")
@@ -417,6 +418,8 @@ class ContextAddon:
         if estimated and not result.ready.request.hidden:
             self._figures_of(flow).compared(estimated, reported)
             self._mark_report(flow, estimated, reported)
+            for line in logs.reported(estimated, reported, self._settings):
+                _log.info("mitmcontext: %s", line)
             self._shown().compared(result, estimated, reported)
 
     async def response(self, flow: http.HTTPFlow) -> None:
@@ -576,6 +579,8 @@ class ContextAddon:
 
     def _note(self, flow: http.HTTPFlow, result: Result) -> None:
         """Take note of a request that was counted, unless there are others who could see it."""
+        for line in logs.lines(result.outcome, self._settings):
+            _log.info("mitmcontext: %s", line)
         if self._team is None:
             self._shown().note(result, flow.request.pretty_host, flow.id)
 
@@ -649,6 +654,7 @@ class ContextAddon:
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
+        running.ended(self._snapshot)
         display = self._shown()
         display.stop()
         if ctx.master.should_exit.is_set():

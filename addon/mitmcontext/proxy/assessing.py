@@ -94,6 +94,7 @@ class Assessor:
         name = _named(ready, (window, budget, thresholds, estimated_as, probes))
         kept = self._analyses.get_many([name]).get(name)
         if kept is not None:
+            self._known.spare(len(ready.laid.sent.facts))
             return _ASSESSMENT.decode(kept)
         assessment = pipeline.assess(ready.laid, window, thresholds, self._known, scale_of, budget)
         self._analyses.set(name, msgspec.msgpack.encode(assessment), self._ttl)

@@ -55,9 +55,8 @@ TARGETS: Final = (
         True,
         500,
         "needs optimisation",
-        "a larger tiktoken_cache_size keeps more conversations' counts; context_profile, where it "
-        "is set, should not be a memory-saving one. Many short conversations are all new and keep "
-        "this low whatever is set",
+        "context_profile=better_hit_ratio, or a larger tiktoken_cache_size, keeps the counts of "
+        "more conversations; many short ones are all new and keep this low whatever is set",
     ),
     Target(
         "condensation_success_rate",
@@ -80,9 +79,9 @@ TARGETS: Final = (
         False,
         20,
         "needs optimisation",
-        "see which requests take long (enable_context_performance_logging); a busy machine, a "
-        "slow disk under context_cache_dir or a far Redis are the usual causes; context_tokenizer="
-        "gigatoken counts new text several times faster",
+        "context_profile=faster_responses; enable_context_performance_logging tells which "
+        "requests take long: a busy machine, a slow disk under context_cache_dir or a far Redis "
+        "are the usual causes",
     ),
     Target(
         "error_rate",

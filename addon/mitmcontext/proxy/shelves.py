@@ -27,6 +27,7 @@ from mitmcontext.stores.keys import (
     subkey,
 )
 from mitmcontext.stores.lease import Leases
+from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.stores.private import private_folder
 from mitmcontext.stores.redis import RedisStore
 from mitmcontext.stores.redis_server import Server
@@ -37,6 +38,10 @@ from mitmcontext.stores.tiers import Tiers
 _LEDGER: Final = "frozen edits"
 _FILE: Final = "ledger.db"
 _SIZE: Final = 512 << 20
+_CACHE: Final = "cache"
+_CACHE_FILE: Final = "cache.db"
+_CACHE_SIZE: Final = 64 << 20
+_CACHE_MEMORY: Final = 16 << 20
 _CHOICES: Final = "choices"
 _CHOICES_FILE: Final = "choices.db"
 _CHOICES_SIZE: Final = 16 << 20
@@ -65,23 +70,7 @@ def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
     Raises:
         BadSetting: the key file or the address of Redis is none, or one is set without the other.
     """
-    address = environment.get("CONTEXT_REDIS_URL", "")
-    given = environment.get("CONTEXT_KEY_FILE", "")
-    if address and not given:
-        raise BadSetting(
-            "CONTEXT_REDIS_URL needs CONTEXT_KEY_FILE: the proxies that share a Redis share a key"
-        )
-    named = settings.context_cache_dir
-    folder = Path(named).expanduser() if named else user_cache_folder(environment)
-    note = ""
-    try:
-        private_folder(folder)
-        key = _given_key(given) if given else installation_key(folder / "key")
-    except BadSetting:
-        raise
-    except (OSError, ValueError) as error:
-        note = str(error) if isinstance(error, ValueError) else type(error).__name__
-        key = _given_key(given) if given else secrets.token_bytes(32)
+    address, folder, key, note = _opened(settings, environment)
     sealing = subkey(key, SEALING)
     tiers: list[Store] = []
     if not note:
@@ -99,6 +88,45 @@ def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
             choices.append(Sealed(RedisStore(server, f"choices-{name}"), sealing, _CHOICES))
     far = Tiers(tiers) if tiers else None
     return Shelves(subkey(key, TENANTS), far, bool(address), note, tuple(choices), leases)
+
+
+def cache_shelf(settings: Settings, environment: Mapping[str, str]) -> tuple[Tiers, bytes]:
+    """The tiers of a cache for programs: memory, file, Redis; and a key to digest its keys with.
+
+    Raises:
+        BadSetting: as `shelves` does.
+    """
+    address, folder, key, note = _opened(settings, environment)
+    sealing = subkey(key, SEALING)
+    tiers: list[Store] = [Memory(cells(_CACHE_MEMORY))]
+    if not note:
+        tiers.append(Sealed(Sqlite(folder / _CACHE_FILE, _CACHE_SIZE), sealing, _CACHE))
+    if address:
+        name = _name(subkey(key, NAMES))
+        tiers.append(Sealed(RedisStore(_server(address), f"cache-{name}"), sealing, _CACHE))
+    return Tiers(tiers), subkey(key, TENANTS)
+
+
+def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Path, bytes, str]:
+    """The address of Redis, the folder, the key; and why the folder cannot be used, or ""."""
+    address = environment.get("CONTEXT_REDIS_URL", "")
+    given = environment.get("CONTEXT_KEY_FILE", "")
+    if address and not given:
+        raise BadSetting(
+            "CONTEXT_REDIS_URL needs CONTEXT_KEY_FILE: the proxies that share a Redis share a key"
+        )
+    named = settings.context_cache_dir
+    folder = Path(named).expanduser() if named else user_cache_folder(environment)
+    note = ""
+    try:
+        private_folder(folder)
+        key = _given_key(given) if given else installation_key(folder / "key")
+    except BadSetting:
+        raise
+    except (OSError, ValueError) as error:
+        note = str(error) if isinstance(error, ValueError) else type(error).__name__
+        key = _given_key(given) if given else secrets.token_bytes(32)
+    return address, folder, key, note
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:
