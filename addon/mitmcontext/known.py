@@ -7,9 +7,12 @@ bytes, so that parsing and counting happen once, however often it is sent.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import Final, NamedTuple
+
+from cachetools import LRUCache
 
 from mitmcontext.tokens.estimate import (
     Count,
@@ -23,6 +26,8 @@ from mitmcontext.values import Message, Request, Span
 from mitmcontext.wire.api import Api, message_of, system_texts, tool_count
 
 _DIGEST: Final = 32
+# Bytes of messages that were read and not counted yet.
+_READ: Final = 1 << 20
 
 Counter = Callable[[str], Count]
 """Encoding name to its count. The first use of one may take most of a second."""
@@ -42,6 +47,9 @@ class Known:
     def __init__(self, store: MutableMapping[bytes, bytes], counter: Counter) -> None:
         self._store = store
         self._counter = counter
+        # A new message is read for its digest, and counted a moment later.
+        self._read: LRUCache[bytes, Message] = LRUCache(_READ, getsizeof=_size_of)
+        self._reading = threading.Lock()
         self._counted = 0
         self._recalled = 0
         self.hits = 0
@@ -71,6 +79,9 @@ class Known:
                 message = message_of(api, body[start:end])
                 kept = message.digest
                 self._store[key] = kept
+                if end - start <= _READ // 16:
+                    with self._reading:
+                        self._read[key] = message
                 if self.tell is not None:
                     self.tell(key, message)
             tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
@@ -166,9 +177,13 @@ class Known:
     def clear(self) -> None:
         """Forget everything."""
         self._store.clear()
+        with self._reading:
+            self._read.clear()
 
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
-        tokens = self.weigh(family, message_of(api, raw))
+        with self._reading:
+            message = self._read.pop(fact.key, None)
+        tokens = self.weigh(family, message or message_of(api, raw))
         self._keep(fact, tokens)
         return tokens
 
@@ -185,6 +200,11 @@ class Known:
             kept = count().to_bytes(8, "big")
             self._store[key] = kept
         return int.from_bytes(kept, "big")
+
+
+def _size_of(message: Message) -> int:
+    """About how many bytes a message takes, read: its text, and the values around it."""
+    return 500 + sum(300 + 2 * len(part.text) for part in message.parts)
 
 
 def tag(api: Api, family: Family) -> bytes:

@@ -39,6 +39,8 @@ _LEAST: Final = 12
 _ARRAYS: Final = re.compile(rb'"(?:messages|input|contents)"\s*+:\s*+(?=\[)')
 _COMMA: Final = re.compile(rb"\s*+,")
 _HEAD: Final = 512
+# So many bytes at a stretch's end tell it from most that begin alike.
+_TAIL: Final = 64
 # Conversations that begin alike (forks, an agent's side tasks) are tried one after the other.
 _ALIKE: Final = 4
 # What a message takes beside its bytes: a span, a fact and a link.
@@ -66,12 +68,13 @@ class Overlay:
 class Stretch:
     """The beginning of a messages array, up to and with a message, and what is known of it.
 
-    `mark` is that of its bytes, and `api` whose messages they are. `tokens` are the estimates of
-    the messages; `tag` is what they and the facts depend on beside the bytes, `seed` what the
-    links do. `hour` says that something in it asks for an hour in the provider's cache.
+    `mark` is that of its bytes, `tail` the last of them, and `api` whose messages they are.
+    `tokens` are the estimates of the messages; `tag` is what they and the facts depend on beside
+    the bytes, `seed` what the links do. `hour` says that something in it asks for an hour in the provider's cache.
     """
 
     mark: bytes
+    tail: bytes
     api: str
     start: int
     size: int
@@ -135,7 +138,8 @@ class Recollections:
             end = start + stretch.size
             if stretch.api != api.name or not len(body) - most <= stretch.size < len(body) - start:
                 continue
-            if self.mark(memoryview(body)[start:end]) == stretch.mark:
+            same = body.startswith(stretch.tail, end - len(stretch.tail))
+            if same and self.mark(memoryview(body)[start:end]) == stretch.mark:
                 request = _around(api, body, start, stretch)
                 if request is not None:
                     return request, stretch
@@ -270,6 +274,7 @@ def stretch_of(
     new = start + before.size if before is not None else start
     return Stretch(
         mark=mark(memoryview(request.body)[start:end]),
+        tail=request.body[max(start, end - _TAIL) : end],
         api=api.name,
         start=start,
         size=end - start,

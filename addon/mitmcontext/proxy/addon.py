@@ -286,7 +286,7 @@ class ContextAddon:
         self._mark(flow, counted.outcome)
         if reported is not None:
             self._learned(flow, counted, reported)
-        ctx.master.addons.trigger(UpdateHook([flow]))
+        _updated(flow)
 
     async def _explain(self, flow: http.HTTPFlow, result: Result) -> None:
         """Tell, after forwarding, what steps did that were taken before the last start."""
@@ -296,12 +296,13 @@ class ContextAddon:
             self._figures.failed(type(error).__name__)
             return
         self._mark(flow, explained.outcome)
-        ctx.master.addons.trigger(UpdateHook([flow]))
+        _updated(flow)
 
     def _job(self, flow: http.HTTPFlow, api: Api, path: str, raw: bytes) -> Job:
         request = flow.request
         headers = {name.lower(): value for name, value in request.headers.items()}
-        where = [request.scheme, request.pretty_host.lower(), str(request.port)]
+        host = request.pretty_host
+        where = [request.scheme, host.lower(), str(request.port)]
         observed = "observe mode" if self._settings.context_mode == "observe" else _signed(headers)
         return Job(
             api=api,
@@ -310,10 +311,10 @@ class ContextAddon:
             tenant=tenant(
                 self._key,
                 request.scheme,
-                request.pretty_host,
+                host,
                 request.port,
                 headers,
-                in_query=request.query.get("key", ""),
+                in_query=request.query.get("key", "") if "?" in request.path else "",
             ),
             headers=headers,
             raw=raw,
@@ -335,8 +336,10 @@ class ContextAddon:
 
     def _is_watched(self, flow: http.HTTPFlow) -> bool:
         hosts = self._settings.context_hosts
+        if not hosts:
+            return True
         host = flow.request.pretty_host.lower()
-        return not hosts or any(fnmatchcase(host, glob) for glob in hosts)
+        return any(fnmatchcase(host, glob) for glob in hosts)
 
     def _why_not(self, flow: http.HTTPFlow) -> str:
         """Why a request for an LLM's path is not even read, or ""."""
@@ -401,7 +404,7 @@ class ContextAddon:
         if result is not None and usage.input_tokens:
             if result.counted:
                 self._learned(flow, result, usage)
-                ctx.master.addons.trigger(UpdateHook([flow]))
+                _updated(flow)
             else:
                 self._uncounted[flow.id] = usage
 
@@ -435,7 +438,9 @@ class ContextAddon:
     def _accepted(self, flow: http.HTTPFlow) -> None:
         """Where the provider took a request, what is frozen of its conversation lives on."""
         result = self._pending.get(flow.id)
-        if result is not None and flow.response is not None and flow.response.status_code < 300:
+        if result is None or result.link is None or flow.response is None:
+            return
+        if flow.response.status_code < 300:
             self._later(self._at_work().confirm(result))
             self._later(self._at_work().prepare(result))
 
@@ -701,6 +706,12 @@ def _signed(headers: dict[str, str]) -> str:
     if any(name in headers for name in _SIGNATURES):
         return "a header holds a digest of the body"
     return ""
+
+
+def _updated(flow: http.HTTPFlow) -> None:
+    """Have a flow shown anew, where flows are shown."""
+    if getattr(ctx.master, "view", None) is not None:
+        ctx.master.addons.trigger(UpdateHook([flow]))
 
 
 def _commit(request: http.Request, raw: bytes) -> None:

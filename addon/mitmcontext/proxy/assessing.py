@@ -90,7 +90,10 @@ class Assessor:
         window, budget = estimates.window(ready), ready.settings.context_budget
         estimated_as = estimates.estimated_as(ready)
         scale_of = partial(estimates.scale, estimated_as)
-        probes = [scale_of(probe, 0) for probe in _PROBES]
+        # An anchor says the same whatever the estimates are.
+        probes = [
+            scale_of(probe, 0) for probe in _PROBES[: 2 if estimated_as.anchor is None else 1]
+        ]
         name = _named(ready, (window, budget, thresholds, estimated_as, probes))
         kept = self._analyses.get_many([name]).get(name)
         if kept is not None:
@@ -122,4 +125,4 @@ def _named(ready: Ready, asked: object) -> bytes:
     beside = [request.body[slice(*place)] if place else b"" for place in places]
     links = (laid.sent.links[-1], laid.forwarded.links[-1])
     family = f"{laid.sent.family.name}/{laid.sent.family.mark}".encode()
-    return digest([*links, *beside, family, repr((asked, request.max_output)).encode()])
+    return digest([*links, *beside, family, msgspec.msgpack.encode((asked, request.max_output))])

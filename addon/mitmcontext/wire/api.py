@@ -233,11 +233,8 @@ def quoted(text: str) -> bytes:
 
 def digest(pieces: Iterable[bytes]) -> bytes:
     """SHA-256 over length-prefixed pieces, so that no two different lists look alike."""
-    state = hashlib.sha256()
-    for piece in pieces:
-        state.update(len(piece).to_bytes(8, "big"))
-        state.update(piece)
-    return state.digest()
+    framed = [part for piece in pieces for part in (len(piece).to_bytes(8, "big"), piece)]
+    return hashlib.sha256(b"".join(framed)).digest()
 
 
 def model_as_read(headers: Mapping[str, str], request: Request) -> str:
