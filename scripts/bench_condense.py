@@ -31,7 +31,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(CHECKOUT / "addon"), str(CHECKOUT / "scripts")]
 
-from bench_tokens import Progress  # noqa: E402
+from lib.progress import Progress  # noqa: E402
 from loopback import rules_anthropic, rules_openai  # noqa: E402
 from mitmcontext import pipeline  # noqa: E402
 from mitmcontext.condense.assess import Thresholds  # noqa: E402

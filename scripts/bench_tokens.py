@@ -35,6 +35,7 @@ sys.path[:0] = [str(CHECKOUT / "addon"), str(CHECKOUT / "scripts")]
 
 from demo.session import MODEL, Session, encode  # noqa: E402
 from fit_tokens import default_data, left_out  # noqa: E402
+from lib.progress import Progress  # noqa: E402
 from mitmcontext.known import Known  # noqa: E402
 from mitmcontext.stores.memory import MemoryStore, lru  # noqa: E402
 from mitmcontext.tokens import vocabulary  # noqa: E402
@@ -51,22 +52,6 @@ _TURNS = 200
 _PARTS = 3
 _SEED = 11
 _DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
-
-
-class Progress:
-    """A bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total = what, max(1, total)
-        self._shown = sys.stderr.isatty()
-
-    def __call__(self, done: int) -> None:
-        """Draw it, for so many that are done."""
-        if self._shown and (done % 50 == 0 or done >= self._total):
-            filled = min(30, 30 * done // self._total)
-            bar = "#" * filled + "." * (30 - filled)
-            end = "\n" if done >= self._total else ""
-            print(f"\r{self._what:12} [{bar}] {done}/{self._total}", end=end, file=sys.stderr)
 
 
 # Accuracy.

@@ -75,7 +75,7 @@ async def load_test(
     ) as client:
         workers = min(concurrent_requests, total_requests)
         await asyncio.gather(*(work(client) for _ in range(workers)))
-    return _summary(sorted(took), total_requests, time.perf_counter() - began)
+    return summary_of(took, total_requests, time.perf_counter() - began)
 
 
 async def _request(client: httpx.AsyncClient, url: str, number: int, model: str) -> dict[str, Any]:
@@ -113,7 +113,15 @@ def _tokens_of(body: bytes) -> int:
         return 0
 
 
-def _summary(took: Sequence[float], total: int, seconds: float) -> dict[str, Any]:
+def summary_of(milliseconds: Sequence[float], total: int, seconds: float) -> dict[str, Any]:
+    """What `load_test` gives back.
+
+    Args:
+        milliseconds: what each request that succeeded took.
+        total: how many there were, with those that failed.
+        seconds: that all of it took.
+    """
+    took = sorted(milliseconds)
     succeeded = len(took)
     return {
         "total_requests": total,

@@ -688,9 +688,10 @@ class ContextAddon:
 
 
 def _spent(result: Result, began: float) -> Result:
-    """The same with the milliseconds since a moment of the monotonic clock."""
-    milliseconds = (time.perf_counter() - began) * 1_000
-    return replace(result, outcome=replace(result.outcome, milliseconds=milliseconds))
+    """The same with the milliseconds since a moment, beside those that it waited for a model."""
+    outcome = result.outcome
+    milliseconds = max(0.0, (time.perf_counter() - began) * 1_000 - outcome.waited)
+    return replace(result, outcome=replace(outcome, milliseconds=milliseconds))
 
 
 def _alone(api: Api, reason: str, ready: Ready | None = None) -> Outcome:

@@ -38,12 +38,22 @@ def _lines(figures: Mapping[str, Any]) -> Iterator[str]:
     yield from _counter("prefix_breaks_total", "Unexplained prefix breaks.", {"": breaks})
     yield from _counter("left_alone_total", "By reason.", _labelled("why", figures["left_alone"]))
     yield from _counter("failures_total", "By reason.", _labelled("why", figures["failures"]))
+    yield from _questions(figures["questions"])
     yield from _shares(figures)
     for name, what in (("hits", "found"), ("misses", "not found")):
         each = {store: held[name] for store, held in figures.get("stores", {}).items()}
         yield from _counter(f"store_{name}_total", f"Keys {what}.", _labelled("store", each))
     held = {store: one["size"] or 0 for store, one in figures.get("stores", {}).items()}
     yield from _gauge("store_bytes", "What a store holds.", _labelled("store", held))
+
+
+def _questions(found: Mapping[str, Any]) -> Iterator[str]:
+    counts = {name: found[name] for name in ("asked", "answered", "prepared", "used", "late")}
+    yield from _counter("questions_total", "Questions to models.", _labelled("what", counts))
+    yield from _counter("questions_dollars_total", "What they cost.", {"": found["price"]})
+    for name in ("rejected", "not_asked"):
+        reasons = _labelled("why", found[name])
+        yield from _counter(f"questions_{name}_total", "By reason.", reasons)
 
 
 def _shares(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -73,6 +73,7 @@ _SECTIONS = {
     "condensation_stats": "Steps",
     "changes": "What steps did, or would have done",
     "estimates": "Estimates, against what the provider reported",
+    "questions": "Questions to models",
     "left_alone": "Left alone, and why",
     "failures": "What went wrong",
 }
@@ -184,10 +185,21 @@ def _page(figures: Mapping[str, Any], more: Iterable[str]) -> Iterator[str]:
     for name, title in _SECTIONS.items():
         section = figures.get(name)
         if isinstance(section, Mapping) and section:
+            section = dict(_flat(section))
             yield from _table(title, section, _amount if name == "money" else _number)
     rest = {name: value for name, value in figures.items() if isinstance(value, int | float)}
     yield from _table("The proxy", rest)
     yield "</body></html>"
+
+
+def _flat(section: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """A section's figures, those by reason each behind the name that they share."""
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            label = name.replace("_", " ")
+            yield from ((f"{label}: {reason}", count) for reason, count in value.items())
+        else:
+            yield name, value
 
 
 def _top() -> Iterator[str]:

@@ -239,20 +239,38 @@ function stores(found) {
 
 const named = (found) => Object.entries(found ?? {}).map(([name, number]) => [name, count(number)]);
 
-// Figures of questions to models, whatever they are: numbers, or numbers by name.
+const milliseconds = (amount) => `${count(amount)} ms`;
+// What is told of questions to models, and how; reasons stand behind it.
+const ASKED = {
+  asked: ["questions asked", count],
+  answered: ["answered", count],
+  success_rate: ["summaries that were good enough", percent],
+  avg_answer_ms: ["time per answer", milliseconds],
+  avg_tokens_saved: ["tokens freed by each that was used", count],
+  price: ["cost of the questions", dollars],
+  input_tokens: ["tokens of the questions", count],
+  output_tokens: ["tokens of the answers", count],
+  requests_that_waited: ["requests that waited for an answer", count],
+  waiting_ms: ["waiting in all", milliseconds],
+  prepared: ["summaries made ahead of need", count],
+  used: ["of these used", count],
+  wasted: ["of these never used", count],
+  late: ["answers that came too late", count],
+  shed: ["put off, since too many were under way", count],
+  stopped: ["given up, since nobody waited any more", count],
+};
+
 function questions(found) {
+  const { rejected = {}, not_asked: unasked = {}, ...numbers } = found ?? {};
   const pairs = [];
-  const add = (name, value) => {
-    if (value !== null && typeof value === "object") {
-      for (const [part, inner] of Object.entries(value)) add(`${name}: ${part}`, inner);
-    } else if (typeof value === "number") {
-      const whole = Number.isInteger(value);
-      pairs.push([name.replaceAll("_", " "), whole ? count(value) : String(Math.round(value * 1e4) / 1e4)]);
-    } else {
-      pairs.push([name.replaceAll("_", " "), String(value)]);
+  if (Object.values(numbers).some((number) => number)) {
+    for (const [name, value] of Object.entries(numbers)) {
+      const [label, told] = ASKED[name] ?? [name.replaceAll("_", " "), String];
+      pairs.push([label, told(value)]);
     }
-  };
-  for (const [name, value] of Object.entries(found ?? {})) add(name, value);
+  }
+  for (const [why, times] of Object.entries(rejected)) pairs.push([`rejected: ${why}`, count(times)]);
+  for (const [why, times] of Object.entries(unasked)) pairs.push([`not asked: ${why}`, count(times)]);
   rows("questions", pairs, "No model was asked for a summary.");
 }
 
