@@ -1,10 +1,13 @@
-"""CPU per request of mitmdump with the addon, over a bare one in the same run.
+"""What the addon costs: mitmdump with it against a bare one, in the same run.
 
-A conversation grows by one turn with each request, as an agent's does, and both proxies get the
-same requests in turns, so that a busy machine troubles both alike. User and system time of each
-process, all threads, come from /proc; the wall clock is not looked at.
+CPU is user and system time of the process, all threads, out of /proc; the wall clock is that of
+the client. Both proxies get the same requests in turns, so that a busy machine troubles both alike.
+A warm request extends a conversation by a turn, as an agent's do; a cold one is the first of a
+conversation. Behind the CPU stand throughput, the time of a start, and memory, and what other
+proxies take for the same work where they are installed.
 
-    ./scripts/bench proxy --sizes 100K 1M 5M
+    ./scripts/bench proxy --quick
+    ./scripts/bench proxy --sizes 100K 1M --only cost
 """
 
 from __future__ import annotations
@@ -14,28 +17,32 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import httpx
-
-from demo.session import MODEL, Session
+import bench_load
+import bench_peers
+from bench_load import Load, Memory, Start
+from bench_peers import Peer
+from bench_talk import HEADERS, Bench, Growing, Json, stats, wait_until_idle
+from lib.progress import Progress
 from loopback import certificates, child
-from loopback.certificates import Certificates
 from loopback.client import Connection
+from loopback.echo import answering
 from loopback.provider import HOSTS, Provider, serving, with_windows
 
-Json = dict[str, Any]
-
-_REQUESTS = {100_000: 120, 1_000_000: 60, 5_000_000: 24}
+_SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
+_QUICK_SIZES = (100_000, 1_000_000)
+# By the largest size that they go for: warm requests, and cold ones.
+_REQUESTS = {10_000: (120, 24), 100_000: (120, 24), 1_000_000: (60, 12), 5_000_000: (24, 4)}
 _TURNS_AT_ONCE = 4
-_WARM_UP = 4
-_TURNS_BEFORE_BACK = 20
-_HEADERS = (("x-api-key", "k"), ("content-type", "application/json"))
+_WARM_UP = 6
 _BYTES_PER_TOKEN = 3.4
+_PARTS = ("cost", "load", "start", "memory", "peers")
+_LOADS = ((0, 400), (10_000, 400), (100_000, 256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class Case:
     name: str
     window: float
     expect: str
+    cold: bool = False
+    stream: bool = False
 
 
 CASES = (
@@ -52,20 +61,31 @@ CASES = (
     Case("nothing to do, by size", 40.0, "under_threshold"),
     # Every message is counted, but far below the first threshold.
     Case("nothing to do, counted", 4.0, "under_threshold"),
+    Case("the same, streamed", 4.0, "under_threshold", stream=True),
     # The first request takes a step; all later ones carry its edits.
     Case("frozen edits re-applied", 1.0, "reapplied"),
+    Case("the same, streamed", 1.0, "reapplied", stream=True),
+    Case("cold, nothing to do", 4.0, "under_threshold", cold=True),
+    Case("cold, with a new step", 1.0, "condensed", cold=True),
 )
+_QUICK_CASES = (1, 3, 5, 6)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What came out for one size in one situation: milliseconds of CPU per request."""
+    """What came out for one size in one situation, by request.
+
+    `bare` and `ours` are milliseconds of CPU, those that end in `_wall` the median milliseconds
+    that the client waited. `as_expected` requests went as the situation means them to.
+    """
 
     size: int
     case: str
     requests: int
     bare: float
     ours: float
+    bare_wall: float
+    ours_wall: float
     as_expected: int
     memory_mb: int
 
@@ -75,141 +95,122 @@ class Figure:
         return self.ours - self.bare
 
 
-class Growing:
-    """A conversation of some size that grows by a small turn with each request.
-
-    After some turns it goes back to where it began and goes on differently, so that it keeps its
-    size and its number of messages while each request holds something new.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.first = [_compact(message) for message in _messages_of(size)]
-        self.messages = list(self.first)
-        self.turns = 0
-        self.size = len(self.body())
-
-    def grow(self) -> bytes:
-        """Another turn, and the request that follows it."""
-        if self.turns % _TURNS_BEFORE_BACK == 0:
-            self.messages = list(self.first)
-        self.turns += 1
-        id_ = f"toolu_more_{self.turns:06}"
-        call = {"type": "tool_use", "id": id_, "name": "note", "input": {"text": f"{self.turns}"}}
-        text = " ".join(f"note-{self.turns}-{place} is kept" for place in range(3))
-        result = {"type": "tool_result", "tool_use_id": id_, "content": text}
-        self.messages.append(_compact({"role": "assistant", "content": [call]}))
-        self.messages.append(_compact({"role": "user", "content": [result]}))
-        return self.body()
-
-    def body(self) -> bytes:
-        """The request as it is now."""
-        head = b'{"model":"' + MODEL.encode() + b'","max_tokens":500,"messages":['
-        return head + b",".join(self.messages) + b"]}"
-
-
-def _compact(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _messages_of(size: int) -> Iterator[Json]:
-    """Sessions with different seeds, one after the other, up to about this many bytes.
-
-    The last message is the user's, so that a turn can follow.
-    """
-    left = size
-    for seed in count(1):
-        for message in Session(seed).messages:
-            left -= len(_compact(message))
-            yield message
-            if left < 0 and message["role"] == "user":
-                return
-
-
-class Bench:
-    """One provider, and the files that all proxies share."""
-
-    def __init__(self, provider: Provider, leaf: Certificates, folder: Path) -> None:
-        self.provider = provider
-        self.leaf = leaf
-        self.folder = folder
-        self.started = 0
-
-    def start(self, *options: str, addon: Path | None) -> child.Child:
-        """A proxy to be measured."""
-        self.started += 1
-        return child.start(
-            dict.fromkeys(HOSTS, self.provider.tls_port),
-            self.folder / f"proxy-{self.started}",
-            provider_authority=self.leaf.authority,
-            addon=addon,
-            options=options,
-            environment={"CONTEXT_CACHE_DIR": str(self.folder / f"cache-{self.started}")},
-            # mitmdump would otherwise spend much of its time on describing flows.
-            arguments=["--set", "flow_detail=0"],
-        )
-
-    def measure(self, size: int, case: Case, requests: int) -> Figure:
-        """Send a growing conversation through both proxies in turns."""
-        talk = Growing(size)
-        window = max(2_000, int(talk.size / _BYTES_PER_TOKEN * case.window))
-        bare = self.start(addon=None)
-        ours = self.start(f"context_windows=*={window}", addon=child.ADDON)
-        try:
-            lines = [Connection(one.port, one.authority, HOSTS[0]) for one in (bare, ours)]
-            for _ in range(_WARM_UP):
-                self._send(lines, [talk.grow()])
-            wait_until_idle(bare, ours)
-            before = stats(ours)["requests"]
-            used = [-one.cpu_seconds() for one in (bare, ours)]
-            for _ in range(requests // _TURNS_AT_ONCE):
-                self._send(lines, [talk.grow() for _ in range(_TURNS_AT_ONCE)])
-            used = [had + one.cpu_seconds() for had, one in zip(used, (bare, ours), strict=True)]
-            sent = requests // _TURNS_AT_ONCE * _TURNS_AT_ONCE
-            expected = stats(ours)["requests"][case.expect] - before[case.expect]
-            memory = ours.memory_bytes() >> 20
-        finally:
-            bare.stop()
-            ours.stop()
-        each = [1_000 * seconds / sent for seconds in used]
-        return Figure(talk.size, case.name, sent, each[0], each[1], expected, memory)
-
-    def _send(self, lines: Sequence[Connection], bodies: Sequence[bytes]) -> None:
+def measure(bench: Bench, size: int, case: Case, requests: int) -> Figure:
+    """Send the same requests through both proxies in turns."""
+    talk = Growing(size, stream=case.stream)
+    window = max(2_000, int(talk.size / _BYTES_PER_TOKEN * case.window))
+    bare = bench.start(addon=None)
+    ours = bench.start(f"context_windows=*={window}", addon=child.ADDON)
+    both = (bare, ours)
+    waited: tuple[list[float], list[float]] = [], []
+    try:
+        lines = [Connection(one.port, one.authority, HOSTS[0]) for one in both]
+        bodies = _cold(size, case) if case.cold else iter(talk.grow, None)
+        warm_up = 1 if case.cold else _WARM_UP
         for line in lines:
-            for body in bodies:
-                response = line.post("/v1/messages", _HEADERS, body)
-                if response.status != 200:
-                    raise RuntimeError(f"refused: {response.body[:300]!r}")
+            for body in [next(bodies) for _ in range(warm_up)]:
+                _post(line, body)
+        wait_until_idle(*both)
+        before = stats(ours)["requests"]
+        used = [-one.cpu_seconds() for one in both]
+        progress = Progress(f"{size // 1_000:,} KB", requests, 4)
+        for sent in range(0, requests, _TURNS_AT_ONCE):
+            some = [next(bodies) for _ in range(_TURNS_AT_ONCE)]
+            for line, times in zip(lines, waited, strict=True):
+                times += [_post(line, body) for body in some]
+            progress(sent + _TURNS_AT_ONCE)
+        # What is counted after forwarding belongs to it.
+        wait_until_idle(*both)
+        used = [had + one.cpu_seconds() for had, one in zip(used, both, strict=True)]
+        expected = stats(ours)["requests"][case.expect] - before[case.expect]
+        memory = ours.memory_bytes() >> 20
+    finally:
+        bare.stop()
+        ours.stop()
+    sent = len(waited[0])
+    return Figure(
+        size=talk.size,
+        case=case.name,
+        requests=sent,
+        bare=1_000 * used[0] / sent,
+        ours=1_000 * used[1] / sent,
+        bare_wall=1_000 * median(waited[0]),
+        ours_wall=1_000 * median(waited[1]),
+        as_expected=expected,
+        memory_mb=memory,
+    )
 
 
-def wait_until_idle(*proxies: child.Child) -> None:
-    """Let what was begun at the start, such as reading the vocabulary, come to its end."""
-    for _ in range(60):
-        used = [proxy.cpu_seconds() for proxy in proxies]
-        time.sleep(0.5)
-        if used == [proxy.cpu_seconds() for proxy in proxies]:
-            return
+def _cold(size: int, case: Case) -> Iterator[bytes]:
+    """Conversations that were never seen, one after the other."""
+    number = 1
+    while True:
+        number += 1
+        yield Growing(size, number, stream=case.stream).body()
 
 
-def stats(proxy: child.Child) -> Json:
-    """The addon's own counts."""
-    url = "http://context.mitm/stats.json"
-    found: Json = httpx.get(url, proxy=proxy.url, trust_env=False).json()
-    return found
+def _post(line: Connection, body: bytes) -> float:
+    """The seconds until the whole answer is there.
+
+    Raises:
+        RuntimeError: the request was refused.
+    """
+    began = time.perf_counter()
+    response = line.post("/v1/messages", HEADERS, body)
+    if response.status != 200:
+        raise RuntimeError(f"refused: {response.body[:300]!r}")
+    return time.perf_counter() - began
 
 
-def table(figures: Sequence[Figure]) -> Iterator[str]:
+def cost_table(figures: Iterable[Figure]) -> Iterator[str]:
     """One line per size and situation."""
     yield (
         f"{'body':>9}  {'situation':<24} {'requests':>8} {'bare':>8} {'with addon':>10}"
-        f" {'more':>8} {'ratio':>6}  {'as meant':>8} {'memory':>8}"
+        f" {'more':>9} {'ratio':>6}  {'wall: bare':>10} {'with':>8}  {'as meant':>8} {'memory':>8}"
     )
     for figure in figures:
         yield (
             f"{figure.size / 1_000:>6,.0f} KB  {figure.case:<24} {figure.requests:>8}"
-            f" {figure.bare:>5.1f} ms {figure.ours:>7.1f} ms {figure.more:>5.1f} ms"
+            f" {figure.bare:>5.1f} ms {figure.ours:>7.1f} ms {figure.more:>6.1f} ms"
             f" {figure.ours / max(figure.bare, 0.001):>6.2f}"
+            f"  {figure.bare_wall:>7.1f} ms {figure.ours_wall:>5.1f} ms"
             f"  {figure.as_expected:>8} {figure.memory_mb:>5} MB"
         )
+
+
+def load_table(loads: Iterable[Load]) -> Iterator[str]:
+    """One line per kind of requests and number of clients."""
+    yield (
+        f"{'requests':<24} {'clients':>7} {'bare':>9} {'with addon':>10} {'ratio':>6}"
+        f"  {'CPU: bare':>9} {'with':>8}"
+    )
+    for load in loads:
+        yield (
+            f"{load.what:<24} {load.concurrency:>7} {load.bare:>7.0f}/s {load.ours:>8.0f}/s"
+            f" {load.ours / load.bare:>6.2f}  {load.bare_cpu:>6.1f} ms {load.ours_cpu:>5.1f} ms"
+        )
+
+
+def start_table(starts: Iterable[Start]) -> Iterator[str]:
+    """The time of a start."""
+    for start in starts:
+        yield f"start: bare {start.bare:.2f} s, with the addon {start.ours:.2f} s"
+
+
+def memory_table(moments: Iterable[Memory]) -> Iterator[str]:
+    """One line per moment."""
+    for moment in moments:
+        more = moment.ours - moment.bare
+        yield (
+            f"memory {moment.when}: bare {moment.bare} MB, with the addon {moment.ours} MB,"
+            f" {more - moment.vocabulary:+} MB beside {moment.vocabulary} MB of vocabulary"
+        )
+
+
+def peer_table(peers: Iterable[Peer | str]) -> Iterator[str]:
+    """One line per other proxy and size, or why there is none."""
+    for peer in peers:
+        yield peer if isinstance(peer, str) else peer.line()
 
 
 def _size(text: str) -> int:
@@ -219,34 +220,98 @@ def _size(text: str) -> int:
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench proxy", description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", nargs="+", type=_size, default=list(_REQUESTS))
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, situations and requests")
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS))
+    parser.add_argument("--sizes", nargs="+", type=_size)
     parser.add_argument("--requests", type=int, help="how many, instead of a number by size")
-    parser.add_argument("--cases", nargs="+", type=int, default=list(range(len(CASES))))
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        type=int,
+        help="; ".join(f"{number}: {case.name}" for number, case in enumerate(CASES)),
+    )
+    parser.add_argument("--clients", nargs="+", type=int, help="how many at once")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     return parser.parse_args(arguments)
 
 
+def _plain(one: Any) -> Json:
+    """What `json` does not know: the figures are dataclasses."""
+    return asdict(one)
+
+
+def _requests(size: int, case: Case, asked: argparse.Namespace) -> int:
+    if asked.requests:
+        return int(asked.requests)
+    warm, cold = next((n for most, n in _REQUESTS.items() if size <= most), _REQUESTS[5_000_000])
+    number = cold if case.cold else warm
+    return max(_TURNS_AT_ONCE, number // 3) if asked.quick else number
+
+
+def _costs(bench: Bench, asked: argparse.Namespace) -> Iterator[Figure]:
+    sizes = asked.sizes or (_QUICK_SIZES if asked.quick else _SIZES)
+    cases = asked.cases or (_QUICK_CASES if asked.quick else range(len(CASES)))
+    for size in sizes:
+        for number in cases:
+            yield measure(bench, size, CASES[number], _requests(size, CASES[number], asked))
+
+
+def _loads(bench: Bench, asked: argparse.Namespace) -> Iterator[Load]:
+    counts = asked.clients or ((1, 16) if asked.quick else (1, 16, 64))
+    progress = Progress("load", len(_LOADS) * len(counts), 1)
+    for at, (size, requests) in enumerate(_LOADS):
+        for number, clients in enumerate(counts):
+            many = requests // 4 if asked.quick else requests
+            yield bench_load.throughput(bench, clients, max(many, 8 * clients), size)
+            progress(at * len(counts) + number + 1)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Measure what was asked for and print the table."""
+    """Measure what was asked for and print the tables."""
     asked = _arguments(arguments)
     if not Path("/proc/self/stat").exists():
         print(
             "This reads the CPU time of processes from /proc, which is not here.", file=sys.stderr
         )
         return 2
-    figures: list[Figure] = []
+    found: dict[str, list[Any]] = {}
+
+    def tell[T](
+        part: str, figures: Iterable[T], table: Callable[[Iterable[T]], Iterator[str]]
+    ) -> None:
+        """Print each line as soon as it is known."""
+        rows = found.setdefault(part, [])
+
+        def kept() -> Iterator[T]:
+            for one in figures:
+                rows.append(one)
+                yield one
+
+        for line in table(kept()):
+            print(line, flush=True)
+        print(flush=True)
+
     with tempfile.TemporaryDirectory(prefix="mitmcontext-bench-") as name:
         folder = Path(name)
         leaf = certificates.make(folder / "provider", HOSTS)
-        with serving(Provider(with_windows({"*": 10**9}), keep=4), leaf) as provider:
-            bench = Bench(provider, leaf, folder)
-            for size in asked.sizes:
-                for place in asked.cases:
-                    requests = asked.requests or _REQUESTS.get(size, 40)
-                    figures.append(bench.measure(size, CASES[place], requests))
-    print("\n".join(table(figures)))
+        provider = Provider(with_windows({"*": 10**9}), keep=4)
+        with serving(provider, leaf), answering(leaf) as echo:
+            strict, quick = Bench(provider.tls_port, leaf, folder), Bench(echo, leaf, folder)
+            if "cost" in asked.only:
+                tell("cost", _costs(strict, asked), cost_table)
+            if "load" in asked.only:
+                tell("load", _loads(quick, asked), load_table)
+            if "start" in asked.only:
+                times = 3 if asked.quick else 7
+                tell("start", [bench_load.start_up(quick, times)], start_table)
+            if "memory" in asked.only:
+                tell("memory", bench_load.memory(quick, hour=not asked.quick), memory_table)
+            if "peers" in asked.only:
+                sizes = asked.sizes or _QUICK_SIZES
+                peers = bench_peers.measure(provider.plain_port, sizes, folder)
+                tell("peers", peers, peer_table)
     if asked.json:
-        asked.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1))
+        asked.json.write_text(json.dumps(found, indent=1, default=_plain))
     return 0
 
 

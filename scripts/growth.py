@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from bench_proxy import stats, wait_until_idle
+from bench_talk import stats, wait_until_idle
 from demo.session import MODEL, Session, encode
 from loopback import certificates, child
 from loopback.client import Connection

@@ -70,7 +70,8 @@ class Stretch:
 
     `mark` is that of its bytes, `tail` the last of them, and `api` whose messages they are.
     `tokens` are the estimates of the messages; `tag` is what they and the facts depend on beside
-    the bytes, `seed` what the links do. `hour` says that something in it asks for an hour in the provider's cache.
+    the bytes, `seed` what the links do. `hour` says that something in it asks for an hour in the
+    provider's cache.
     """
 
     mark: bytes
