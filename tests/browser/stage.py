@@ -81,7 +81,7 @@ class Mitmweb:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *options: str) -> Iterator[Mitmweb]:
+def running(folder: Path, *options: str, addon: Path = child.ADDON) -> Iterator[Mitmweb]:
     """One that was just started."""
     leaf = certificates.make(folder / "provider", HOSTS)
     token, port = secrets.token_urlsafe(16), free_port()
@@ -92,6 +92,7 @@ def running(folder: Path, *options: str) -> Iterator[Mitmweb]:
             folder / "confdir",
             provider_authority=leaf.authority,
             tool="mitmweb",
+            addon=addon,
             options=[f"context_windows=*={WINDOW}", *options],
             environment={"CONTEXT_CACHE_DIR": str(folder / "cache")},
             settings={

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,10 +18,11 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from demo.session import Session
-from loopback import devtools
+from loopback import child, devtools
 
 LIVE = "document.querySelector('#connection')?.textContent === 'live'"
 HOSTILE = "m<img src=x onerror=alert(1)>\u202e\x1b[31m\r\n</script>"
+PAGES = ("", "stats.json", "metrics")
 ROUTES = (
     "/context",
     "/context/app.js",
@@ -183,3 +187,86 @@ def test_the_figures_are_there_as_json_too(mitmweb: Mitmweb) -> None:
         "processing_time_ms",
         "error_rate",
     }
+
+
+async def test_after_a_reload_the_page_is_the_new_codes_and_goes_on(tmp_path: Path) -> None:
+    addon = tmp_path / "addon"
+    shutil.copytree(child.ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
+    with running(tmp_path / "mitmweb", addon=addon / "context.py") as mitmweb:
+        async with devtools.browser(program(), tmp_path / "profile") as page:
+            await page.open(f"{mitmweb.address}/context?token={mitmweb.token}")
+            await page.until(LIVE)
+            await asyncio.to_thread(talk, mitmweb, 3)
+            await page.until(f"{tile('LLM requests')} === '3'", seconds=5)
+            style = addon / "mitmcontext" / "proxy" / "mitmweb.py"
+            style.write_text(style.read_text().replace('"no-referrer"', '"same-origin"'))
+            # Two saves within a second would look like one to whoever polls once a second.
+            await asyncio.sleep(1.1)
+            (addon / "context.py").touch()
+            await asyncio.to_thread(wait_for_new_code, mitmweb)
+            await asyncio.to_thread(talk, mitmweb, 2)
+            await page.until(f"{tile('LLM requests')} === '5'", seconds=10)
+            assert await page.evaluate("document.querySelectorAll('.talk').length") == 1
+
+
+def wait_for_new_code(mitmweb: Mitmweb) -> None:
+    """Until the page comes with the header that the edited code sends."""
+    deadline = time.monotonic() + 20
+    while mitmweb.get("/context").headers.get("referrer-policy") != "same-origin":
+        assert time.monotonic() < deadline, "the old page is still there"
+        time.sleep(0.1)
+
+
+def talk(mitmweb: Mitmweb, count: int) -> None:
+    """A conversation's first requests."""
+    with mitmweb.client() as client:
+        for body in islice(Session(seed=9).requests(), count):
+            send(client, body)
+
+
+def test_no_secret_and_no_text_is_in_options_events_or_figures(tmp_path: Path) -> None:
+    program()
+    secret, said, tool = "sk-canary-77", "words of a person 4711", "tool canary 1312"
+    with running(tmp_path / "mitmweb") as mitmweb, mitmweb.client() as client:
+        tools = [{"name": "t", "description": tool, "input_schema": {"type": "object"}}]
+        message = {"role": "user", "content": said * 20}
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [message]}
+        url = f"https://api.anthropic.com/v1/messages?key={secret}"
+        for headers in ({"x-api-key": secret}, {"authorization": f"Bearer {secret}"}):
+            client.post(url, json=body | {"tools": tools, "system": said}, headers=headers)
+            client.post(url, content=f'{{"messages": "{said}', headers=headers)
+        shown = [
+            mitmweb.get(path).text
+            for path in ("/options", "/events", "/context/figures.json", "/commands", "/context")
+        ]
+        shown += [client.get(f"http://context.mitm/{page}").text for page in PAGES]
+        shown += [
+            json.dumps(mitmweb.call(f"context.{name}")) for name in ("stats", "conversations")
+        ]
+        shown.append(mitmweb.proxy.said())
+        assert mitmweb.stats()["requests"]["recognised"] == 4
+    for secret_word in (secret, said, tool):
+        assert not [text for text in shown if secret_word in text]
+
+
+async def test_many_conversations_stay_few_on_the_page(tmp_path: Path) -> None:
+    with running(tmp_path / "mitmweb") as mitmweb:
+        async with devtools.browser(program(), tmp_path / "profile") as page:
+            await page.open(f"{mitmweb.address}/context?token={mitmweb.token}")
+            await page.until(LIVE)
+            await asyncio.to_thread(chatter, mitmweb, 130)
+            await page.until(f"{tile('LLM requests')} === '130'", seconds=20)
+            assert await page.evaluate("document.querySelectorAll('.talk').length") == 12
+            more = "document.querySelector('#conversations button')"
+            assert await page.evaluate(f"{more}.textContent") == "Show all 100"
+            await page.evaluate(f"{more}.click()")
+            assert await page.evaluate("document.querySelectorAll('.talk').length") == 100
+            assert await page.evaluate("document.querySelectorAll('*').length") < 6_000
+
+
+def chatter(mitmweb: Mitmweb, count: int) -> None:
+    """So many conversations of one request each."""
+    with mitmweb.client() as client:
+        for number in range(count):
+            message = {"role": "user", "content": f"number {number}"}
+            send(client, {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [message]})

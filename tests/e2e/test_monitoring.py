@@ -166,3 +166,46 @@ def test_no_secret_and_no_text_gets_anywhere(
     sent = json.dumps(bodies[-1]["messages"][0])[20:60]
     for secret in (SECRET, TEXT, sent):
         assert secret not in shown
+
+
+HOSTILE = "gpt\x1b[31m\r\nmitmcontext: FORGED\u202e<img src=x onerror=alert(1)>\u2028\x9b2J"
+
+
+def test_hostile_names_and_texts_break_no_line_and_become_no_markup(
+    provider: Provider, start_proxy: StartProxy, stats: Stats
+) -> None:
+    """In a request that is condensed, so that a line is told of it."""
+    provider.models = with_windows({"*": WINDOW})
+    proxy = start_proxy(
+        f"context_windows=*={WINDOW}",
+        "flow_detail=0",
+        environment={
+            "ENABLE_CONTEXT_PERFORMANCE_LOGGING": "true",
+            "ENABLE_TOKEN_COUNTING_LOGGING": "true",
+        },
+    )
+    messages: list[dict[str, Any]] = [{"role": "user", "content": HOSTILE}]
+    for number in range(30):
+        named = {"name": "look", "arguments": json.dumps({HOSTILE: HOSTILE})}
+        call = {"id": f"call_{number}", "type": "function", "function": named}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        result = f"{number} {HOSTILE} " + "many words of a result " * 200
+        messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+    with httpx.Client(
+        proxy=proxy.url, verify=str(proxy.authority), trust_env=False, timeout=60
+    ) as client:
+        answer = client.post(
+            "https://api.openai.com/v1/chat/completions?x=%0d%0amitmcontext:%20FORGED%1b[31m",
+            json={"model": HOSTILE, "messages": messages},
+            headers={"authorization": "Bearer k"},
+        )
+        assert answer.status_code == 200, answer.text
+    assert stats(proxy)["steps"] == 1
+    page = ask(proxy, "http://context.mitm/").text
+    proxy.stop()
+    lines = [text for text in proxy.said().split("\n") if "mitmcontext: " in text]
+    assert any(" · step 1 · " in text for text in lines)
+    assert not [text for text in lines if text.startswith("mitmcontext: FORGED")]
+    for shown in lines:
+        assert not {"\x1b", "\r", "\u202e", "\u2028", "\x9b"} & set(shown)
+    assert "<img" not in page
