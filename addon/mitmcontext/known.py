@@ -27,7 +27,7 @@ from mitmcontext.wire.api import Api, message_of, system_texts, tool_count
 
 _DIGEST: Final = 32
 # Bytes of messages that were read and not counted yet.
-_READ: Final = 1 << 20
+_READ: Final = 8 << 20
 
 Counter = Callable[[str], Count]
 """Encoding name to its count. The first use of one may take most of a second."""
