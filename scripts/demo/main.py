@@ -86,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             if not dump:
                 say(f"mitmweb: http://127.0.0.1:{web_port}/?token={token}")
+                say(f"live figures: http://127.0.0.1:{web_port}/context?token={token}")
             played = play(provider, proxy)
             say("", *table(played))
             if not dump:

@@ -118,10 +118,17 @@ def announcement(environment: Mapping[str, str]) -> Iterator[str]:
         yield f"  {server.mode.description}: {' '.join(addresses(server)) or 'started'}"
     if isinstance(ctx.master, WebMaster):
         yield f"  mitmweb: {ctx.master.web_url}"
+        yield f"  live figures: {live_page(ctx.master.web_url)}"
     proxies = [url for s in servers if s.mode.type_name in PROXY_MODES for url in addresses(s)]
     if proxies:
         yield "Paste this where your tools run (certs/README.md says more):"
         yield from export_lines(proxies[0], confdir(), environment)
+
+
+def live_page(web: str) -> str:
+    """The address of our page inside mitmweb, with the token if mitmweb's address has one."""
+    base, mark, token = web.partition("?")
+    return f"{base.rstrip('/')}/context{mark}{token}"
 
 
 def confdir() -> Path:

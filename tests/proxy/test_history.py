@@ -68,6 +68,14 @@ def test_a_second_look_at_the_same_request_takes_the_place_of_the_first() -> Non
     assert (talk["requests"], len(talk["points"])) == (1, 1)
 
 
+def test_turns_on_a_websocket_share_a_flow_and_are_told_apart() -> None:
+    history = History(fresh())
+    for turn, sent in enumerate((50, 90, 20)):
+        noted(history, 1 + turn, float(turn), flow="one", sent=sent)
+    (talk,) = history.conversations()
+    assert [point[1] for point in talk["points"]] == [50, 90, 20]
+
+
 def test_money_and_reports_join_their_conversation() -> None:
     history = History(fresh())
     noted(history, 3, 1.0)

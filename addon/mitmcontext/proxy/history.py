@@ -113,7 +113,7 @@ class History:
             outcome.steps if outcome.freed else 0,
         )
         points = talk["points"]
-        if talk["flow"] == flow and points and not self._is_turn_on_line(points[-1], outcome):
+        if points and talk["flow"] == flow and points[-1][0] == at:
             points[-1] = tuple(point)  # the same request, after another look
         else:
             points.append(tuple(point))
@@ -125,11 +125,6 @@ class History:
         if at >= talk["last"]:
             talk |= {"flow": flow, "last": at, "steps": outcome.steps, "level": outcome.level.value}
         self._changed(talk)
-
-    @staticmethod
-    def _is_turn_on_line(last: tuple[Any, ...], outcome: Outcome) -> bool:
-        """Turns on a WebSocket share one flow; each of them sends more than the one before."""
-        return bool(outcome.sent > last[1])
 
     def billed(self, links: Sequence[bytes], money: Money) -> None:
         """What the conversation of this request has cost and saved so far."""
