@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from mitmcontext.condense.cost import Cache
-from mitmcontext.condense.summaries.fold import Summary
+from mitmcontext.condense.summaries.fold import Summary, standing
 from mitmcontext.condense.summaries.gate import Rejection
 from mitmcontext.condense.summaries.plan import Wanted
 from mitmcontext.condense.summaries.selection import TRUNCATION
@@ -105,7 +105,12 @@ class Summaries:
         """What is ready for this request's conversation, and the link that it belongs to."""
         if not self._is_on(ready):
             return None
-        return self._notes.find(ready.laid.sent.links)
+        found = self._notes.find(ready.laid.sent.links)
+        if found is None:
+            return None
+        laid = ready.laid.found
+        held = standing(laid.entry.edits) if laid is not None else ()
+        return None if all(one in held for one in found[1]) else found
 
     def may_wait(self, ready: Ready, assessment: Assessment) -> bool:
         """Whether a request that is so full may wait for a model."""
@@ -207,7 +212,7 @@ class Summaries:
             flight.wanted = True
 
     def _ahead(self, ready: Ready) -> Wish | None:
-        if self._notes.find(ready.laid.sent.links) is not None:
+        if self.prepared(ready) is not None:
             return None
         return self.wish(ready, self._assessor.assess(ready), _TURNS_AHEAD)
 
