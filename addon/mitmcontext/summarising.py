@@ -126,11 +126,13 @@ def way_to_ask(
         model: its name, if it is not the request's own.
         cached: whether the provider has the conversation in its cache.
     """
-    questions = [question for pieces in plan.pieces for question in pieces]
-    questions += [joined for at in range(len(plan.pieces)) if (joined := _second_round(plan, at))]
+    questions = list(plan.pieces)
+    # What is likely to be asked once those are answered.
+    joined = plan.then(["word " * piece.size for piece in plan.pieces])
+    questions += [joined] if joined is not None else []
     price = sum(price_of(plan.tokens(one), one, rates) for one in questions)
     api, whole = laid.sent.api, plan.whole
-    if whole is None or api.asking is None or model:
+    if api.asking is None or model:
         return Way(plan, None, price)
     asked = plan.tokens(whole)
     scale = assessment.forwarded / max(1, assessment.estimate_fixed + sum(assessment.estimates))
@@ -150,11 +152,6 @@ def way_to_ask(
         prompt = prompt_of(whole, request.model)
         body = api.asking.behind(request, prompt)
     return Way(plan, body, price if body is None else behind_price)
-
-
-def _second_round(plan: SummaryPlan, at: int) -> Question | None:
-    """What is likely to be asked once the pieces of a stretch are answered."""
-    return plan.then(at, ["word " * piece.size for piece in plan.pieces[at]])
 
 
 def prompt_of(question: Question, model: str) -> Prompt:

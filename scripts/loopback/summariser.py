@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,3 +103,24 @@ def as_json(value: Any) -> Sending:
     body = json.dumps(value).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
     return raw("200 OK", head, body)
+
+
+_WORDS = re.compile(r"at most (\d+) words")
+_NAME = re.compile(
+    r"[\w~.@-]*(?:[./_][\w.@-]+)+|[A-Za-z]+[a-z][A-Z]\w*|\b\d{3,}\b|\b[0-9a-f]{7,40}\b"
+)
+
+
+def fair(question: str) -> Reply:
+    """What a dutiful model might say: the names that stand in most lines, in a sentence or two."""
+    text = question.replace("\\n", "\n")
+    asked = _WORDS.findall(text)
+    most = int(int(asked[-1]) * 0.25) if asked else 60
+    counted = Counter(
+        name.strip(".") for line in text.split("\n") for name in set(_NAME.findall(line))
+    )
+    names = [name for name, _ in counted.most_common() if 2 < len(name) < 80][:most]
+    return Reply(
+        "The assistant went through the project as the user had asked, and it spoke of "
+        f"{', '.join(names)}. Nothing that the user had ruled out was done; the work goes on."
+    )

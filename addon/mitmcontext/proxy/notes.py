@@ -49,6 +49,10 @@ class Notes:
         link = next((link for link in reversed(links[:-1]) if link in found), None)
         return None if link is None else (link, _decoded(found[link]))
 
+    def has(self, link: bytes) -> bool:
+        """Whether there is one in memory at this very link."""
+        return bool(self._near.get_many([link]))
+
     def keep(self, link: bytes, summaries: Sequence[Summary], seconds: float) -> None:
         """Keep summaries for so long."""
         kept: _Kept = tuple((one.first, one.end, one.text) for one in summaries)

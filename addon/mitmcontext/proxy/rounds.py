@@ -46,7 +46,7 @@ class Wish:
     @property
     def link(self) -> bytes:
         """The link that the summaries will belong to."""
-        return self.ready.laid.sent.links[self.way.plan.end - 1]
+        return self.ready.laid.sent.links[self.way.plan.stretch.end - 1]
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ class Rounds:
         self._questions = questions
         self._slots = asyncio.Semaphore(_QUESTIONS)
 
-    async def answers(self, wish: Wish, bill: Bill) -> list[list[str]] | None:
-        """The texts for each stretch; None where a question came to nothing."""
+    async def answers(self, wish: Wish, bill: Bill) -> list[str] | None:
+        """The texts that make a summary; None where a question came to nothing."""
         try:
             return await self._answers(wish, bill)
         except ExceptionGroup as failed:
@@ -81,31 +81,27 @@ class Rounds:
                 raise
             return None
 
-    async def _answers(self, wish: Wish, bill: Bill) -> list[list[str]]:
-        """The texts for each stretch.
+    async def _answers(self, wish: Wish, bill: Bill) -> list[str]:
+        """The same.
 
         Raises:
             ExceptionGroup: of `_NoAnswer`, where a question came to nothing.
         """
         way = wish.way
-        if way.behind is not None and way.plan.whole is not None:
-            post, price = wish.whom.behind(way.behind), way.price
-            async with asyncio.TaskGroup() as group:
-                whole = group.create_task(self._ask(wish, post, price, bill))
-            return [[whole.result()]]
         async with asyncio.TaskGroup() as group:
-            pieces = [
-                [group.create_task(self._ask_alone(wish, one, bill)) for one in questions]
-                for questions in way.plan.pieces
-            ]
-        found = [[task.result() for task in tasks] for tasks in pieces]
+            if way.behind is not None:
+                post = wish.whom.behind(way.behind)
+                asked = [group.create_task(self._ask(wish, post, way.price, bill))]
+            else:
+                pieces = way.plan.pieces
+                asked = [group.create_task(self._ask_alone(wish, one, bill)) for one in pieces]
+        found = [task.result() for task in asked]
+        joined = None if way.behind is not None else way.plan.then(found)
+        if joined is None:
+            return found
         async with asyncio.TaskGroup() as group:
-            joined = {
-                at: group.create_task(self._ask_alone(wish, question, bill))
-                for at, texts in enumerate(found)
-                if (question := way.plan.then(at, texts)) is not None
-            }
-        return [[joined[at].result()] if at in joined else texts for at, texts in enumerate(found)]
+            last = group.create_task(self._ask_alone(wish, joined, bill))
+        return [last.result()]
 
     async def _ask_alone(self, wish: Wish, question: Question, bill: Bill) -> str:
         def made() -> tuple[Post, float]:

@@ -217,11 +217,13 @@ class Summaries:
         return self.wish(ready, self._assessor.assess(ready), _TURNS_AHEAD)
 
     def _flight(self, wish: Wish) -> _Flight | None:
-        """The flight of a conversation, begun if there is none; None where there are too many."""
+        """The flight of a conversation, begun if there is none; None where none is to begin."""
         root = wish.root
         flight = self._flights.get(root)
         if flight is not None:
             return flight
+        if self._notes.has(wish.link):
+            return None  # it came home since this was wished for
         if len(self._flights) >= _FLIGHTS:
             self._questions.count("shed")
             return None
@@ -278,17 +280,13 @@ class Summaries:
         answers = await self._rounds.answers(wish, bill)
         if answers is None:
             return next(one.fault for one in bill.answers if one.fault)
-        judged = [
-            await threads.run(self._pool, partial(plan.finish, at, texts))
-            for at, texts in enumerate(answers)
-        ]
-        good = [one for one in judged if isinstance(one, Summary)]
-        if not good:
-            return next(one.value for one in judged if isinstance(one, Rejection))
+        judged = await threads.run(self._pool, partial(plan.finish, answers))
+        if isinstance(judged, Rejection):
+            return judged.value
         self._questions.count("accepted")
         seconds = wish.ready.settings.condensation_cache_ttl
         self._questions.kept(wish.link, seconds)
-        await threads.run(self._pool, partial(self._notes.keep, wish.link, good, seconds))
+        await threads.run(self._pool, partial(self._notes.keep, wish.link, [judged], seconds))
         return ""
 
     # What is kept.

@@ -67,12 +67,16 @@ def wanted(strategy: str = "conversation_summary", messages: int = 1_000) -> Wan
     return Wanted(strategy, messages, 3, 0.8, 100_000)
 
 
+def room_of(of: Conversation, share: float) -> Room:
+    """Room for a share of the conversation."""
+    return Room(int(share * (of.fixed + sum(of.tokens))), None)
+
+
 def planned(
     of: Conversation, share: float = 0.5, strategy: str = "conversation_summary", most: int = 1_000
 ) -> SummaryPlan:
     """A plan to come down to a share of the conversation."""
-    room = Room(int(share * (of.fixed + sum(of.tokens))), None)
-    found = plan.plan(of, room, wanted(strategy, most))
+    found = plan.plan(of, room_of(of, share), wanted(strategy, most))
     assert isinstance(found, SummaryPlan), found
     return found
 

@@ -12,6 +12,7 @@ from tests.condense.summaries.stories import (
     chat,
     conversation,
     planned,
+    room_of,
     user,
     wanted,
     weigh,
@@ -40,14 +41,14 @@ def total(of: Conversation, edits: tuple[FrozenEdit, ...]) -> int:
 
 def summarised(of: Conversation, text: str, share: float = 0.5) -> tuple[FrozenEdit, ...]:
     found = planned(of, share)
-    made = found.finish(0, [text])
+    made = found.finish([text])
     assert isinstance(made, Summary), made
-    return condensed(of, found.room, together(standing(of.frozen), [made]))
+    return condensed(of, room_of(of, share), together(standing(of.frozen), [made]))
 
 
 def test_the_oldest_are_summarised_as_far_as_the_target_asks() -> None:
     of = conversation(agents(40))
-    (stretch,) = planned(of).stretches
+    stretch = planned(of).stretch
     assert stretch.first == 1
     assert 30 < stretch.end < 60
     assert not kept(of.messages).messages & set(range(stretch.first, stretch.end))
@@ -63,15 +64,14 @@ def test_what_must_stay_parts_the_stretch() -> None:
     messages[30] = user("(odd)", Kind.OPAQUE)
     messages.insert(30, user("x", Kind.SYSTEM))
     messages[30] = replace(messages[30], role="system")
-    found = planned(conversation(messages), 0.3)
-    assert len(found.stretches) == 2
-    assert found.whole is None
-    assert found.stretches[0].end <= 30 < found.stretches[1].first
+    found = planned(conversation(messages), 0.3).stretch
+    assert (found.first, found.end) == (32, len(messages) - 6)
+    assert planned(conversation(messages), 0.9).stretch.first == 1
 
 
 def test_a_note_never_parts_user_from_user() -> None:
     of = conversation(chat(30))
-    (stretch,) = planned(of).stretches
+    stretch = planned(of).stretch
     assert of.messages[stretch.first - 1].role == "assistant"
     assert of.messages[stretch.end].role == "assistant"
     edits = summarised(of, "They talked of the garden, of its roses and its hedge, week by week.")
@@ -88,13 +88,12 @@ def test_nothing_is_asked_about_little() -> None:
 def test_a_long_stretch_is_asked_about_in_pieces() -> None:
     of = conversation(agents(40))
     found = planned(of, most=10)
-    (pieces,) = found.pieces
-    (stretch,) = found.stretches
+    pieces = found.pieces
+    stretch = found.stretch
     assert len(pieces) == -(-(stretch.end - stretch.first) // 10)
     told = "\n".join(piece.prompt for piece in pieces)
     assert all(f" {at + 1} a tool's result" in told for at in range(2, stretch.end, 2))
     assert sum(piece.size for piece in pieces) <= stretch.size + 150 * len(pieces)
-    assert found.whole is not None
     assert found.whole.follows
 
 
@@ -126,7 +125,7 @@ def test_later_messages_change_no_question_as_long_as_the_stretch_is_the_same() 
     ],
 )
 def test_bad_answers_are_rejected(text: str, fault: Rejection) -> None:
-    assert planned(conversation(agents(40))).finish(0, [text]) is fault
+    assert planned(conversation(agents(40))).finish([text]) is fault
 
 
 def test_what_people_typed_is_kept_beside_the_summary() -> None:
@@ -162,19 +161,19 @@ def test_progressive_brings_the_earlier_summary_up_to_date() -> None:
     (told,) = standing(first)
     more = conversation(agents(90), first)
     found = planned(more, 0.4, "progressive_summarization", most=20)
-    (stretch,) = found.stretches
+    stretch = found.stretch
     assert (stretch.first, stretch.fresh) == (told.first, told.end)
     assert stretch.earlier == note.summary_in(told.text)
-    (pieces,) = found.pieces
+    pieces = found.pieces
     assert len(pieces) > 1
     assert not any("part_0.py" in p.prompt and "earlier summary" in p.prompt for p in pieces)
-    joined = found.then(0, [f"Summary number {n}." for n in range(len(pieces))])
+    joined = found.then([f"Summary number {n}." for n in range(len(pieces))])
     assert joined is not None
     assert stretch.earlier in joined.prompt
     assert "Summary number 1." in joined.prompt
-    made = found.finish(0, [AGENTS_SUMMARY])
+    made = found.finish([AGENTS_SUMMARY])
     assert isinstance(made, Summary)
-    edits = condensed(more, found.room, together(standing(first), [made]))
+    edits = condensed(more, room_of(more, 0.4), together(standing(first), [made]))
     assert len(standing(edits)) == 1
     assert standing(edits)[0].end == stretch.end
 
@@ -183,9 +182,9 @@ def test_in_one_piece_the_question_holds_the_earlier_summary() -> None:
     first = summarised(conversation(agents(40)), AGENTS_SUMMARY)
     more = conversation(agents(90), first)
     found = planned(more, 0.4, "progressive_summarization")
-    ((question,),) = found.pieces
-    assert found.stretches[0].earlier in question.prompt
-    assert found.then(0, [AGENTS_SUMMARY]) is None
+    (question,) = found.pieces
+    assert found.stretch.earlier in question.prompt
+    assert found.then([AGENTS_SUMMARY]) is None
 
 
 def test_what_was_shortened_locally_is_told_in_full() -> None:
@@ -194,10 +193,10 @@ def test_what_was_shortened_locally_is_told_in_full() -> None:
     local = smart_truncation(of, room)
     more = conversation(agents(70), local)
     found = planned(more, 0.3)
-    assert "def handle_0(row)" in found.pieces[0][0].prompt
-    made = found.finish(0, [AGENTS_SUMMARY])
+    assert "def handle_0(row)" in found.pieces[0].prompt
+    made = found.finish([AGENTS_SUMMARY])
     assert isinstance(made, Summary)
-    edits = condensed(more, found.room, [made])
+    edits = condensed(more, room_of(more, 0.3), [made])
     assert {e.message for e in edits if e.part == WHOLE} >= set(range(made.first, made.end))
     assert sum(1 for fold in folds(edits) if fold.text == made.text) == 1
 

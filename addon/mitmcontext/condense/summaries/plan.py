@@ -1,10 +1,10 @@
-"""What to ask a model, and what its answers make: the oldest stretches that may fold, as summaries.
+"""What to ask a model, and what its answers make: the oldest stretch that may fold, as a summary.
 
-The stretch is as long as it takes to come down to the target. What must stay parts it into several;
-each has a summary of its own. A long one is asked about in pieces side by side, each of so many
-messages, and the answers are joined; behind a warm cache it is asked about whole. A summary that
-stands before a stretch is brought up to date (progressive), or left as it is until such notes take
-too much of the target.
+The stretch is as long as it takes to come down to the target. Where something that must stay parts
+it, the largest part is taken, and smart_truncation does the rest. A long stretch is asked about in
+pieces side by side, each of so many messages, and the answers are joined; behind a warm cache it is
+asked about whole. A summary that stands before it is brought up to date (progressive), or left as
+it is until such notes take too much of the target.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ _OF_A_PIECE: Final = 150
 _WORTH: Final = 800
 # When summaries that stand take more of the target than this, they are brought up to date.
 _NOTES: Final = 0.25
-_MOST_STRETCHES: Final = 3
 _MOST_PIECES: Final = 12
 _CHARACTERS: Final = 3
 _BOUNDARY: Final = 160
@@ -83,47 +82,39 @@ class SummaryPlan:
     Attributes:
         conversation: that is to be condensed.
         wanted: by the user.
-        stretches: the oldest first.
-        pieces: for each stretch the questions on its transcript, to be asked side by side.
-        whole: one question in place of all pieces, where there is one stretch: to be asked behind
-            the conversation itself.
+        stretch: what the answers are to stand for.
+        pieces: the questions on its transcript, to be asked side by side.
+        whole: one question in place of all pieces, to be asked behind the conversation itself.
     """
 
     conversation: Conversation
-    room: Room
     wanted: Wanted
-    stretches: tuple[Stretch, ...]
-    pieces: tuple[tuple[Question, ...], ...]
-    whole: Question | None
-
-    @property
-    def end(self) -> int:
-        """Where the last stretch ends: what the answers depend on lies before."""
-        return self.stretches[-1].end
+    stretch: Stretch
+    pieces: tuple[Question, ...]
+    whole: Question
 
     def tokens(self, question: Question) -> int:
         """The estimated tokens of a question on a transcript."""
         return self.conversation.weigh(said(f"{question.system}\n{question.prompt}"), None)
 
-    def then(self, at: int, answers: Sequence[str]) -> Question | None:
-        """What else to ask once the pieces of a stretch are answered: to bring all into one."""
-        stretch = self.stretches[at]
+    def then(self, answers: Sequence[str]) -> Question | None:
+        """What else to ask once the pieces are answered: to bring all into one."""
+        stretch = self.stretch
         if not stretch.earlier or len(answers) < 2:
             return None
         told = announced([(f"part {n}", text) for n, text in enumerate(answers, 1)])
         return prompts.joining(self.wanted.strategy, stretch.earlier, told, stretch.size)
 
-    def finish(self, at: int, answers: Sequence[str]) -> Summary | Rejection:
-        """The summary of a stretch, if the answers to its questions pass the gate."""
+    def finish(self, answers: Sequence[str]) -> Summary | Rejection:
+        """The summary, if the answers to its questions pass the gate."""
         for answer in answers:
             if (fault := judged_text(answer)) is not None:
                 return fault
-        stretch, conversation = self.stretches[at], self.conversation
+        stretch, conversation = self.stretch, self.conversation
         text = "\n".join(note.lines_of("\n\n".join(answer.strip() for answer in answers)))
         stood = conversation.messages[stretch.first : stretch.end]
         pinned = note.pinned(stood)
-        behind = conversation.messages[stretch.end :]
-        names = recurring(stood, behind, len(text))
+        names = recurring(stood, conversation.messages[stretch.end :], len(text))
         passed = judged_names(
             text, [name for name in names if name not in pinned], self.wanted.threshold
         )
@@ -149,42 +140,49 @@ def plan(
         wanted: by the user.
         ahead: tokens that will have come by the time that the answers are used.
     """
-    stretches = _stretches(conversation, room, wanted, ahead)
-    if not stretches:
+    stretch = _chosen(conversation, room, wanted, ahead)
+    if stretch is None:
         return "there is no stretch that is long enough to be summarised"
-    pieces = tuple(_pieces(conversation, stretch, wanted) for stretch in stretches)
-    whole = _whole(conversation, stretches[0], wanted) if len(stretches) == 1 else None
-    return SummaryPlan(conversation, room, wanted, tuple(stretches), pieces, whole)
+    return SummaryPlan(
+        conversation=conversation,
+        wanted=wanted,
+        stretch=stretch,
+        pieces=_pieces(conversation, stretch, wanted),
+        whole=_whole(conversation, stretch, wanted),
+    )
 
 
-def _stretches(conversation: Conversation, room: Room, wanted: Wanted, ahead: int) -> list[Stretch]:
+def _chosen(conversation: Conversation, room: Room, wanted: Wanted, ahead: int) -> Stretch | None:
+    """The largest run of units that may fold, as far as it takes to meet the target."""
     messages, stay = conversation.messages, kept(conversation.messages)
     weights = _standing_weights(conversation)
-    left = conversation.fixed + sum(weights) + ahead
+    too_much = conversation.fixed + sum(weights) + ahead - room.target
     earlier = standing(conversation.frozen)
     notes = sum(conversation.weigh(said(one.text), None) for one in earlier)
     updates = wanted.strategy == PROGRESSIVE or notes > _NOTES * room.target
     blocked = {at for one in earlier if not updates for at in range(one.first, one.end)}
     runs: list[Span] = []
+    freed: list[int] = []
     for unit in stay.units:
-        if _may_fold(unit, stay, blocked):
-            if left <= room.target and not _is_within(unit, earlier):
-                break
-            stands = conversation.weigh(said(note.pinned(messages[slice(*unit)])), None)
-            left -= max(0, int(sum(weights[slice(*unit)]) * (1 - _SHARE)) - stands)
-            if runs and runs[-1].end == unit.start:
-                runs[-1] = Span(runs[-1].start, unit.end)
-            else:
-                runs.append(unit)
-    found = [_stretch(conversation, _between_turns(messages, run), weights, room) for run in runs]
-    worth = [
-        one
-        for one in found
-        if one.end - max(one.first, one.fresh) >= wanted.least
-        and sum(weights[one.first : one.end]) >= _WORTH
-    ]
-    worth.sort(key=lambda one: -sum(weights[one.first : one.end]))
-    return sorted(worth[:_MOST_STRETCHES], key=lambda one: one.first)
+        if not _may_fold(unit, stay, blocked):
+            continue
+        if runs and freed[-1] >= too_much and not _is_within(unit, earlier):
+            break
+        follows = bool(runs) and runs[-1].end == unit.start
+        stands = conversation.weigh(said(note.pinned(messages[slice(*unit)])), None)
+        gain = max(0, int(sum(weights[slice(*unit)]) * (1 - _SHARE)) - stands)
+        if follows:
+            runs[-1], freed[-1] = Span(runs[-1].start, unit.end), freed[-1] + gain
+        else:
+            runs.append(unit)
+            freed.append(gain)
+    if not runs:
+        return None
+    run = runs[freed.index(max(freed))]
+    found = _stretch(conversation, _between_turns(messages, run), weights, room)
+    fresh = found.end - max(found.first, found.fresh)
+    worth = sum(weights[found.first : found.end]) >= _WORTH
+    return found if fresh >= wanted.least and worth else None
 
 
 def _may_fold(unit: Span, stay: Kept, blocked: set[int]) -> bool:
