@@ -15,20 +15,9 @@ from mitmproxy.contentviews import Metadata
 from mitmproxy.test import taddons, tflow
 from mitmproxy.utils import emoji
 
-from mitmcontext.proxy.view import (
-    KEY,
-    MAX_LINES,
-    WIDTH,
-    ContextView,
-    comment,
-    from_metadata,
-    log_line,
-    mark,
-    money_to_metadata,
-    render,
-    summary,
-    to_metadata,
-)
+from mitmcontext.proxy.recorded import KEY, from_metadata, money_to_metadata, to_metadata
+from mitmcontext.proxy.view import MAX_LINES, WIDTH, ContextView, render
+from mitmcontext.proxy.words import comment, log_line, mark, summary
 from mitmcontext.values import Action, Change, Level, Money, Outcome
 
 

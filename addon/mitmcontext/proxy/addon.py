@@ -21,7 +21,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import ASGIApp
 from mitmproxy.hooks import UpdateHook
 
-from mitmcontext.proxy import bodies, logs, options, running, view
+from mitmcontext.proxy import bodies, logs, options, recorded, running, view, words
 from mitmcontext.proxy.asking import Asker, Asks, target_of
 from mitmcontext.proxy.carried import Carried, carried
 from mitmcontext.proxy.commands import LINK, Commands, Reach
@@ -613,30 +613,32 @@ class ContextAddon:
         known = self._at_work().known
         self._figures.counted(*known.take())
         self._figures_of(flow).record(outcome)
-        flow.metadata.pop(view.KEY, None)  # of an earlier turn on a WebSocket
+        flow.metadata.pop(recorded.KEY, None)  # of an earlier turn on a WebSocket
         self._mark(flow, outcome)
         if outcome.action is Action.CONDENSED:
             self._log_step(flow, outcome)
 
     def _log_step(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         host, team = flow.request.pretty_host, self._team
-        line = view.log_line(outcome, host) if team is None else team.log_line(outcome)
+        line = words.log_line(outcome, host) if team is None else team.log_line(outcome)
         _log.info("mitmcontext: %s", line)
 
     def _mark(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         if self._team is not None:
             return
-        flow.comment = view.comment(outcome)
-        flow.metadata[view.KEY] = view.to_metadata(outcome) | view.told_by_provider(flow.metadata)
-        flow.marked = view.mark(outcome) or flow.marked
+        flow.comment = words.comment(outcome)
+        flow.metadata[recorded.KEY] = recorded.to_metadata(outcome) | recorded.told_by_provider(
+            flow.metadata
+        )
+        flow.marked = words.mark(outcome) or flow.marked
 
     def _mark_report(self, flow: http.HTTPFlow, estimated: int, reported: int) -> None:
-        if self._team is None and view.KEY in flow.metadata:
-            flow.metadata[view.KEY] |= view.report_to_metadata(estimated, reported)
+        if self._team is None and recorded.KEY in flow.metadata:
+            flow.metadata[recorded.KEY] |= recorded.report_to_metadata(estimated, reported)
 
     def _mark_money(self, flow: http.HTTPFlow, money: Money) -> None:
-        if self._team is None and view.KEY in flow.metadata:
-            flow.metadata[view.KEY] |= view.money_to_metadata(money)
+        if self._team is None and recorded.KEY in flow.metadata:
+            flow.metadata[recorded.KEY] |= recorded.money_to_metadata(money)
 
     def _failed(self, flow: http.HTTPFlow, reason: str) -> None:
         """The request goes out as it came; say so, by the kind of the fault alone."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from mitmproxy import command, ctx, exceptions, flow, http, types
 
-from mitmcontext.proxy import view
+from mitmcontext.proxy import recorded, view
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.listing import Row
@@ -98,7 +98,7 @@ class Commands:
             raise exceptions.CommandError(str(error)) from None
         if kept is not None:
             return kept
-        if view.was_rewritten(flow.metadata):
+        if recorded.was_rewritten(flow.metadata):
             raise exceptions.CommandError(
                 "the original of this request is no longer kept (the oldest go first)"
             )

@@ -23,9 +23,9 @@ from mitmcontext.proxy.job import Result
 from mitmcontext.proxy.listing import Descriptions, Row
 from mitmcontext.proxy.mitmweb import LivePage, live_page
 from mitmcontext.proxy.originals import Originals
+from mitmcontext.proxy.recorded import was_rewritten
 from mitmcontext.proxy.safe import line
 from mitmcontext.proxy.summary import summary
-from mitmcontext.proxy.view import was_rewritten
 from mitmcontext.settings import Settings
 from mitmcontext.values import Money, Unreadable
 

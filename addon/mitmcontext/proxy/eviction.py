@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from mitmproxy import ctx, flow
 
-from mitmcontext.proxy.view import MARKS
+from mitmcontext.proxy.words import MARKS
 from mitmcontext.values import Action
 
 # A mark of ours that is no reason to keep a flow.

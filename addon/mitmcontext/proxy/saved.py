@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mitmproxy import http
 
-from mitmcontext.proxy import view
+from mitmcontext.proxy import recorded, words
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.job import Job, Result
@@ -72,14 +72,14 @@ class Saved:
             self._read_usage(flow.response, result)
 
     def _note(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
-        kept = flow.metadata.get(view.KEY)
+        kept = flow.metadata.get(recorded.KEY)
         self._shortened += isinstance(kept, Mapping) and kept.get("action") in _OURS
         if outcome.action is not Action.OBSERVED or not outcome.freed:
             return
         self._steps += 1
         self._freed += outcome.freed
         self._predicted += outcome.predicted or 0.0
-        _log.info("mitmcontext: %s", view.log_line(outcome, flow.request.pretty_host))
+        _log.info("mitmcontext: %s", words.log_line(outcome, flow.request.pretty_host))
 
     def _read_usage(self, answer: http.Response, result: Result) -> None:
         tee = Tee(

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from mitmproxy import http
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from mitmcontext.proxy import page, view
+from mitmcontext.proxy import page, words
 from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.optouts import MOST, SHARED_SECONDS, OptOuts
 from mitmcontext.settings import Settings
@@ -139,7 +139,7 @@ class Team:
 
     def log_line(self, outcome: Outcome) -> str:
         """One line for a condensed request: counts, and neither who nor where."""
-        return f"{view.comment(outcome)} · {outcome.milliseconds:.0f} ms"
+        return f"{words.comment(outcome)} · {outcome.milliseconds:.0f} ms"
 
     def rows(self, settings: Settings) -> dict[str, dict[str, Any]]:
         """Each user's counts in brief, those of the busiest first."""

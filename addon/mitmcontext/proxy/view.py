@@ -1,20 +1,15 @@
-"""How one request is shown to people: a comment, a mark, a log line and a content view.
+"""The content view of a request: figures, then what was done and why, then message by message.
 
-An `Outcome` becomes a plain, bounded dict in `flow.metadata`, which is saved with the flow and read
-back by the content view, also by a later version of this code. Excerpts are the words of clients
-and of whatever their tools read: whatever could steer a terminal, hide text or turn its direction
-is made visible before it gets anywhere.
+Excerpts are the words of clients and of whatever their tools read; they were made safe to show when
+they were recorded.
 """
 
 from __future__ import annotations
 
 import difflib
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from math import isfinite
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from mitmproxy import contentviews, http
 from mitmproxy.flow import Flow
@@ -22,11 +17,20 @@ from mitmproxy.flow import Flow
 from mitmcontext.proxy.listing import Row
 from mitmcontext.proxy.messages import conversation
 from mitmcontext.proxy.page import dollars
-from mitmcontext.proxy.safe import line, neutral
-from mitmcontext.values import Action, Change, Level, Money, Outcome
-
-KEY: Final = "mitmcontext"
-"""Where in `flow.metadata` the dict is, and what the view is called."""
+from mitmcontext.proxy.recorded import KEY, from_metadata, money_in, reported_in
+from mitmcontext.proxy.words import (
+    DONE,
+    MARKS,
+    before_step,
+    fullness,
+    joined,
+    met,
+    noun,
+    percent,
+    short,
+    summary,
+)
+from mitmcontext.values import Action, Change, Money, Outcome
 
 WIDTH: Final = 80
 """What mitmweb shows beside its flow list in a window of usual size."""
@@ -34,23 +38,12 @@ WIDTH: Final = 80
 MAX_LINES: Final = 500
 """mitmproxy shows 512 lines of a view unless told otherwise."""
 
-_MAX_CHANGES = 300
-_EXCERPTS = 64 * 1024  # Characters of all excerpts of a flow together; they live as long as it.
-_LONGEST_EXCERPT = 2000
-_REMEMBERED = 32  # So many conversations' changes, as they are shown, of at most those characters.
 _CHANGE_LINES = 30  # Lines that show one change, while there is room ...
 _FEWER_LINES = 10  # ... and where there is not, before the small changes go without.
 _MAP_LINES = 200  # Lines that list the messages.
 _ROWS = 3  # Rows that one long line may fill.
 _BAR = 40
 
-MARKS: Final = {
-    Action.CONDENSED: ":scissors:",
-    Action.REAPPLIED: ":recycle:",
-    Action.OBSERVED: ":eyes:",
-    Action.FAILED_OPEN: ":warning:",
-    Action.LEFT_ALONE: ":fast_forward:",
-}
 # What is shown in the place of the JSON: there is more to tell of these.
 _TOLD: Final = frozenset(MARKS) - {Action.LEFT_ALONE}
 
@@ -64,99 +57,6 @@ _TITLES = {
     Action.FAILED_OPEN: "Failed open: a new step was due and could not be taken",
 }
 
-_DONE = {"stub": "stubbed", "fold": "folded", "drop": "dropped"}
-_SHORT = {"tool result": "result", "tool call": "call", "thinking": "thinking block"}
-
-
-def comment(outcome: Outcome) -> str:
-    """A flow's comment: how full, how much, what was done."""
-    match outcome.action:
-        case Action.LEFT_ALONE:
-            return f"left alone: {line(outcome.reason)}"
-        case Action.FAILED_OPEN:
-            return _joined(_fullness(outcome), _sizes(outcome), f"failed open: {outcome.reason}")
-        case Action.UNDER_THRESHOLD | Action.NO_STEP:
-            return _joined(_fullness(outcome), _sizes(outcome), outcome.reason)
-        case Action.CONDENSED:
-            done = summary(change for change in outcome.changes if change.new)
-            return _joined(_fullness(outcome), _sizes(outcome), done, f"step {outcome.steps}")
-        case Action.OBSERVED:
-            would = summary(outcome.changes)
-            return _joined(_fullness(outcome), f"would be {_sizes(outcome)}", would)
-        case Action.REAPPLIED:
-            again = f"step {outcome.steps} re-applied" if outcome.steps else "re-applied"
-            return _joined(_fullness(outcome), _sizes(outcome), again, outcome.reason)
-
-
-def mark(outcome: Outcome) -> str:
-    """A flow's mark, by the emoji names that mitmproxy knows; empty if there is nothing to see."""
-    return MARKS.get(outcome.action, "")
-
-
-def log_line(outcome: Outcome, host: str) -> str:
-    """One line for the log of mitmdump."""
-    what = _joined(comment(outcome), f"{outcome.milliseconds:.0f} ms")
-    return f"{line(host)} {line(outcome.model)}: {what}"
-
-
-def summary(changes: Iterable[Change]) -> str:
-    """What was done in a few words, such as `12 results stubbed, 9 messages folded`."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for change in changes:
-        counts[_noun(change), change.what] += _extent(change)
-    return ", ".join(
-        f"{count:,} {noun if count == 1 else noun + 's'} {_DONE.get(what, what)}"
-        for (noun, what), count in counts.items()
-    )
-
-
-def to_metadata(outcome: Outcome) -> dict[str, Any]:
-    """The outcome in plain values, bounded and safe to show, for `flow.metadata[KEY]`."""
-    shown = outcome.changes[:_MAX_CHANGES]
-    room = min(_LONGEST_EXCERPT, _EXCERPTS // (2 * len(shown))) if shown else 0
-    return {
-        "version": 1,
-        "action": outcome.action.value,
-        "reason": line(outcome.reason),
-        "api": line(outcome.api),
-        "model": line(outcome.model),
-        "level": outcome.level.value,
-        "room": outcome.room,
-        "sent": outcome.sent,
-        "forwarded": outcome.forwarded,
-        "steps": outcome.steps,
-        "freed": outcome.freed,
-        "messages": outcome.messages,
-        "milliseconds": float(outcome.milliseconds),
-        "changes": [dict(change) for change in _changes_to_metadata(tuple(shown), room)],
-        "changes_in_all": len(outcome.changes),
-        "predicted": outcome.predicted,
-    }
-
-
-def money_to_metadata(money: Money) -> dict[str, Any]:
-    """What joins the dict once the provider has reported what the request used."""
-    return {"money": [money.known, *map(float, money[1:])]}
-
-
-def report_to_metadata(estimated: int, reported: int) -> dict[str, Any]:
-    """What joins the dict once the provider has reported how large the request was, in tokens."""
-    return {"reported": [estimated, reported]}
-
-
-def told_by_provider(metadata: Mapping[Any, Any]) -> dict[str, Any]:
-    """What the provider reported, out of a flow's metadata, as it stands there."""
-    kept = metadata.get(KEY)
-    found = kept if isinstance(kept, Mapping) else {}
-    return {name: found[name] for name in ("money", "reported") if name in found}
-
-
-def was_rewritten(metadata: Mapping[Any, Any]) -> bool:
-    """Whether what went out is not what the client sent."""
-    kept = metadata.get(KEY)
-    action = kept.get("action") if isinstance(kept, Mapping) else None
-    return action in (Action.CONDENSED.value, Action.REAPPLIED.value)
-
 
 def explanation(flow: Flow, rows: Sequence[Row] = ()) -> str:
     """The page of a flow as text, with its messages where they are given."""
@@ -167,89 +67,7 @@ def explanation(flow: Flow, rows: Sequence[Row] = ()) -> str:
         return "mitmcontext has not looked at this flow: it is no request of an API that it knows"
     in_all = kept.get("changes_in_all")
     in_all = in_all if isinstance(in_all, int) else len(outcome.changes)
-    return render(outcome, in_all, _money(metadata), _reported(metadata), rows, flow.id)
-
-
-def _reported(metadata: Mapping[Any, Any]) -> tuple[int, int] | None:
-    match metadata.get(KEY):
-        case {"reported": [int(estimated), int(reported)]} if reported > 0:
-            return estimated, reported
-    return None
-
-
-def _money(metadata: Mapping[Any, Any]) -> Money | None:
-    match told_by_provider(metadata):
-        case {"money": [bool(known), *figures]} if len(figures) == len(Money._fields) - 1:
-            if all(isinstance(figure, int | float) and isfinite(figure) for figure in figures):
-                return Money(known, *map(float, figures))
-    return None
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _changes_to_metadata(changes: tuple[Change, ...], room: int) -> tuple[dict[str, Any], ...]:
-    """A conversation's changes are the same from turn to turn; so are then the strings."""
-    return tuple(_change_to_metadata(change, room) for change in changes)
-
-
-def _change_to_metadata(change: Change, room: int) -> dict[str, Any]:
-    return {
-        "what": line(change.what),
-        "first": change.first,
-        "last": change.last,
-        "kind": line(change.kind),
-        "tokens_before": change.tokens_before,
-        "tokens_after": change.tokens_after,
-        "before": _excerpt(change.before, room),
-        "after": _excerpt(change.after, room),
-        "new": change.new,
-    }
-
-
-def from_metadata(metadata: object) -> Outcome | None:
-    """The outcome again, or None if this is nothing that `to_metadata` made.
-
-    It may come out of a file that somebody else wrote, so that it is bounded and cleaned again.
-    """
-    if not isinstance(metadata, Mapping):
-        return None
-    try:
-        outcome = Outcome(
-            action=Action(metadata["action"]),
-            reason=_text(metadata["reason"]),
-            api=_text(metadata["api"]),
-            model=_text(metadata["model"]),
-            level=Level(metadata["level"]),
-            room=int(metadata["room"]),
-            sent=int(metadata["sent"]),
-            forwarded=int(metadata["forwarded"]),
-            steps=int(metadata["steps"]),
-            freed=int(metadata["freed"]),
-            messages=int(metadata["messages"]),
-            milliseconds=float(metadata["milliseconds"]),
-            changes=tuple(_change(item) for item in metadata["changes"][:_MAX_CHANGES]),
-            predicted=_dollars(metadata.get("predicted")),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return outcome
-
-
-def _dollars(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and isfinite(value) else None
-
-
-def _change(item: Mapping[str, Any]) -> Change:
-    return Change(
-        what=_text(item["what"]),
-        first=int(item["first"]),
-        last=int(item["last"]),
-        kind=_text(item["kind"]),
-        tokens_before=int(item["tokens_before"]),
-        tokens_after=int(item["tokens_after"]),
-        before=_excerpt(item["before"], _LONGEST_EXCERPT),
-        after=_excerpt(item["after"], _LONGEST_EXCERPT),
-        new=bool(item["new"]),
-    )
+    return render(outcome, in_all, money_in(metadata), reported_in(metadata), rows, flow.id)
 
 
 class ContextView(contentviews.Contentview):
@@ -335,7 +153,7 @@ def render(
 def _head(outcome: Outcome) -> Iterator[str]:
     done = summary(change for change in outcome.changes if change.new)
     step = f"step {outcome.steps}" if outcome.action is Action.CONDENSED else ""
-    yield _joined(_TITLES[outcome.action], step, done)
+    yield joined(_TITLES[outcome.action], step, done)
     yield ""
     if outcome.room and outcome.sent:
         yield _bar("as sent", outcome.sent, outcome.room)
@@ -353,7 +171,7 @@ def _account(
         yield from _row("level", _level(outcome))
     if outcome.sent:
         saved = outcome.sent - outcome.forwarded
-        share = f", {_percent(saved, outcome.sent)} less" if saved > 0 else ""
+        share = f", {percent(saved, outcome.sent)} less" if saved > 0 else ""
         arrow = f" → {outcome.forwarded:,}" if saved else ""
         yield from _row("tokens", f"{outcome.sent:,}{arrow} (estimated{share})")
     if reported is not None:
@@ -368,10 +186,11 @@ def _account(
     yield from _row("money", _spent(outcome, money))
     if outcome.room:
         yield from _row("window", f"{outcome.room:,} tokens for input")
-    yield from _row("model", _joined(outcome.model, outcome.api))
+    yield from _row("model", joined(outcome.model, outcome.api))
     if outcome.messages:
         yield from _row("messages", f"{outcome.messages:,} in the client's request")
-    yield from _row("took", f"{outcome.milliseconds:,.1f} ms")
+    waited = f", and waited {outcome.waited:,.0f} ms for a model" if outcome.waited else ""
+    yield from _row("took", f"{outcome.milliseconds:,.1f} ms{waited}")
     yield ""
 
 
@@ -449,7 +268,7 @@ def _groups(changes: Sequence[Change]) -> Iterator[str]:
     """One line per sort of change, what is new first."""
     groups: dict[tuple[str, str, bool], list[Change]] = {}
     for change in sorted(changes, key=lambda change: not change.new):
-        groups.setdefault((_noun(change), change.what, change.new), []).append(change)
+        groups.setdefault((noun(change), change.what, change.new), []).append(change)
     yield _ruled("What was done")
     for (_, _, new), members in groups.items():
         before = sum(change.tokens_before for change in members)
@@ -483,8 +302,8 @@ def _section(title: str, changes: Sequence[Change], room: int) -> Iterator[str]:
 
 
 def _change_title(change: Change) -> str:
-    done = _DONE.get(change.what, change.what)
-    if _noun(change) == "message":
+    done = DONE.get(change.what, change.what)
+    if noun(change) == "message":
         what = f"messages {change.first + 1} to {change.last + 1} · {done}"
     else:
         what = f"message {change.first + 1} · {change.kind} {done}"
@@ -536,72 +355,11 @@ def _ruled(title: str) -> str:
 def _bar(label: str, tokens: int, room: int) -> str:
     filled = min(_BAR, round(_BAR * tokens / room))
     bar = "█" * filled + "░" * (_BAR - filled)
-    return f"{label:<11} {bar} {_percent(tokens, room):>5}  {_short(tokens)} of {_short(room)}"
-
-
-def _fullness(outcome: Outcome) -> str:
-    """The level and the share that it follows from: that before a new step, with frozen ones."""
-    if outcome.room and outcome.sent:
-        return f"{_met(outcome)} {outcome.level.value}"
-    return f"{outcome.level.value} by size alone"
+    return f"{label:<11} {bar} {percent(tokens, room):>5}  {short(tokens)} of {short(room)}"
 
 
 def _level(outcome: Outcome) -> str:
     if not (outcome.room and outcome.sent):
-        return _fullness(outcome)
-    laid_over = " with the earlier steps re-applied" if outcome.sent != _before(outcome) else ""
-    return f"{outcome.level.value}, at {_met(outcome)} of the window{laid_over}"
-
-
-def _met(outcome: Outcome) -> str:
-    return _percent(_before(outcome), outcome.room)
-
-
-def _before(outcome: Outcome) -> int:
-    return outcome.forwarded + outcome.freed
-
-
-def _sizes(outcome: Outcome) -> str:
-    if outcome.forwarded == outcome.sent:
-        return _short(outcome.sent) if outcome.sent else ""
-    return f"{_short(outcome.sent)} → {_short(outcome.forwarded)}"
-
-
-def _noun(change: Change) -> str:
-    """What is counted: messages, where a change covers whole ones."""
-    if change.what == "fold" or change.first != change.last:
-        return "message"
-    return _SHORT.get(change.kind, change.kind)
-
-
-def _extent(change: Change) -> int:
-    return change.last - change.first + 1 if _noun(change) == "message" else 1
-
-
-def _joined(*pieces: str) -> str:
-    return " · ".join(line(piece) for piece in pieces if piece)
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %"
-
-
-def _short(tokens: int) -> str:
-    if tokens < 1000:
-        return str(tokens)
-    if tokens < 999_950:
-        return f"{tokens / 1000:.1f}k"
-    return f"{tokens / 1_000_000:.2f}M"
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return line(value)
-
-
-def _excerpt(text: object, room: int) -> str:
-    if not isinstance(text, str):
-        raise TypeError
-    cut = text if len(text) <= room else text[: max(0, room - 2)] + " …"
-    return neutral(cut)
+        return fullness(outcome)
+    laid_over = " with the earlier steps re-applied" if outcome.sent != before_step(outcome) else ""
+    return f"{outcome.level.value}, at {met(outcome)} of the window{laid_over}"
