@@ -58,6 +58,15 @@ def test_the_oldest_go(view: View) -> None:
     assert kept(view) == {flow.id for flow in flows[-10:]}
 
 
+def test_whoever_keeps_something_of_a_flow_is_told_that_it_goes(view: View) -> None:
+    gone: list[str] = []
+    eviction = Eviction(None, gone.append)
+    flows = [arrive(view) for _ in range(5)]
+    for flow in flows:
+        finish(eviction, flow, keep=2)
+    assert gone == [flow.id for flow in flows[:3]]
+
+
 def test_what_was_left_alone_is_marked_but_goes_with_the_others(view: View) -> None:
     eviction = Eviction()
     flows = [arrive(view, mark) for mark in (":fast_forward:", "", ":scissors:")]

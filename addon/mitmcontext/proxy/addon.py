@@ -95,7 +95,7 @@ class ContextAddon:
             lambda: self._at_work().stores(),
             lambda: self._settings,
         )
-        self._eviction = Eviction(kept["finished"])
+        self._eviction = Eviction(kept["finished"], self._display.originals.forget)
         contentviews.add(view.ContextView(self._rows))
         contentviews.add(view.OriginalView(lambda flow: self._shown().original(flow.id)))
 

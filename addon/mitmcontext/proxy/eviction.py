@@ -7,6 +7,7 @@ those without a mark first, and marked ones, by us or by the user, when only suc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from mitmproxy import ctx, flow
@@ -32,11 +33,16 @@ class Eviction:
     """Remembers which flows have finished, by their ids, so that it keeps none of them alive.
 
     `finished` is where the ids are. Over a live reload the new object gets the old one's, or what
-    came before it would stay for ever.
+    came before it would stay for ever. `forget` is told of each flow that goes.
     """
 
-    def __init__(self, finished: dict[str, None] | None = None) -> None:
+    def __init__(
+        self,
+        finished: dict[str, None] | None = None,
+        forget: Callable[[str], None] = lambda flow: None,
+    ) -> None:
         self._finished = {} if finished is None else finished
+        self._forget = forget
 
     def finished(self, done: flow.Flow, keep: int) -> int:
         """Take note of a flow and drop what is beyond `keep`; 0 keeps all. How many were dropped.
@@ -59,6 +65,7 @@ class Eviction:
         for found in dropped:
             # One by one: mitmproxy writes a line to its event log when several go at once.
             view.remove([found])
+            self._forget(found.id)
             del there[found.id]
         self._finished.clear()
         self._finished.update(dict.fromkeys(there))

@@ -38,7 +38,7 @@ class Originals:
 
     def keep(self, flow: str, raw: bytes, coding: str) -> None:
         """Keep one. To be called off the event loop: it compresses what came uncompressed."""
-        packed = raw if coding else zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
+        packed = raw if coding else _compressed(raw)
         if len(packed) < self._kept.maxsize // 4:
             self._kept[flow] = (packed, coding, len(raw))
 
@@ -56,6 +56,20 @@ class Originals:
             return bodies.decode(packed, coding, self._largest())
         return zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
 
+    def forget(self, flow: str) -> None:
+        """Nobody can ask for this one any more."""
+        self._kept.pop(flow, None)
+
     def clear(self) -> None:
         """Forget all of them."""
         self._kept.clear()
+
+
+def _compressed(raw: bytes) -> bytes:
+    """The body, compressed, and no larger in memory than it is.
+
+    The compressor's own bytes are cut down from a buffer as large as the body; kept as they are,
+    they would leave holes of that size in memory.
+    """
+    made = zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
+    return bytes(memoryview(made))
