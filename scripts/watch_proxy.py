@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,11 +52,13 @@ def screen(looks: Sequence[Look]) -> Iterator[str]:
     """What there is to see, newest look last."""
     newest, figures = looks[-1], looks[-1].figures
     requests, tokens, money = figures["requests"], figures["tokens"], figures["money"]
+    yield f"requests   {newest.seen:>12,} LLM requests, {_rate(looks)}"
     yield (
-        f"requests   {newest.seen:>12,} LLM requests, {_rate(looks)}; "
-        f"{requests['under_threshold'] + requests['no_step']:,} as they came, "
-        f"{requests['condensed']:,} condensed, {requests['reapplied']:,} with earlier steps, "
-        f"{requests['observed']:,} observed, {requests['left_alone']:,} left alone, "
+        f"{'':<11}{requests['under_threshold'] + requests['no_step']:>12,} as they came, "
+        f"{requests['condensed']:,} condensed, {requests['reapplied']:,} with earlier steps"
+    )
+    yield (
+        f"{'':<11}{requests['left_alone']:>12,} left alone, {requests['observed']:,} observed, "
         f"{requests['failed_open']:,} failed open"
     )
     saved = newest.saved / tokens["sent"] if tokens["sent"] else 0.0
@@ -79,7 +82,8 @@ def screen(looks: Sequence[Look]) -> Iterator[str]:
         value = shown(band.value, band.target.unit)
         yield f"{band.rating:<20} {value:>10}  {band.target.title}"
         if band.missed:
-            yield f"{'':<32} {band.target.advice}"
+            advice = textwrap.wrap(f"what helps: {band.target.advice}", 72)
+            yield from (f"{'':<6}{part}" for part in advice)
     for name, store in figures.get("stores", {}).items():
         yield f"{'cache':<20} {store['hit_ratio']:>10.1%}  {name}: {store['state']}"
     for why, times in figures["failures"].items():

@@ -148,6 +148,13 @@ def test_without_the_token_every_route_answers_403(
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+@pytest.mark.parametrize("path", ["/", *ROUTES])
+def test_nor_does_the_proxy_itself_open_a_way_in(mitmweb: Mitmweb, path: str) -> None:
+    proxy = mitmweb.proxy.url
+    answer = httpx.get(mitmweb.address + path, proxy=proxy, trust_env=False)
+    assert answer.status_code == 403
+
+
 async def test_the_websocket_opens_for_its_own_page_alone(mitmweb: Mitmweb) -> None:
     url = mitmweb.address.replace("http", "ws") + "/context/live"
     allowed = {"Authorization": f"Bearer {mitmweb.token}"}
@@ -262,6 +269,9 @@ async def test_many_conversations_stay_few_on_the_page(tmp_path: Path) -> None:
             await page.evaluate(f"{more}.click()")
             assert await page.evaluate("document.querySelectorAll('.talk').length") == 100
             assert await page.evaluate("document.querySelectorAll('*').length") < 6_000
+            assert await asyncio.to_thread(mitmweb.call, "context.clear") == "cleared"
+            await page.until("document.querySelectorAll('.talk').length === 0", seconds=5)
+            assert await page.evaluate(tile("LLM requests")) == "0"
 
 
 def chatter(mitmweb: Mitmweb, count: int) -> None:

@@ -97,7 +97,8 @@ class Display:
         figures = self._figures.snapshot() | {"stores": stores}
         revision = self.history.revision
         return {
-            "whole": since == 0,
+            # What was forgotten since is to vanish from the page, too.
+            "whole": since == 0 or since < self.history.cleared,
             "revision": revision,
             "now": time.time(),
             "mode": self._settings().context_mode,

@@ -87,6 +87,11 @@ class History:
         """Grows with every change."""
         return int(self._kept["numbers"]["revision"])
 
+    @property
+    def cleared(self) -> int:
+        """The revision at which everything was forgotten the last time; 0 if never."""
+        return int(self._kept["numbers"].get("cleared", 0))
+
     def note(
         self, links: Sequence[bytes], at: float, host: str, flow: str, outcome: Outcome
     ) -> None:
@@ -166,7 +171,8 @@ class History:
         self._kept["conversations"].clear()
         self._kept["links"].clear()
         self._kept["samples"].clear()
-        self._kept["numbers"] |= {"apart": 0.25, "revision": self.revision + 1}
+        now = self.revision + 1
+        self._kept["numbers"] |= {"apart": 0.25, "revision": now, "cleared": now}
 
     def _at(self, links: Sequence[bytes]) -> dict[str, Any] | None:
         number = self._kept["links"].get(links[-1], 0) if links else 0
