@@ -62,7 +62,7 @@ def test_nothing_yet() -> None:
             "within_2_percent": 0.0,
             "within_5_percent": 0.0,
             "median_error": 0.0,
-            "latest_by_error": {
+            "latest_within": {
                 "0.5 %": 0,
                 "1 %": 0,
                 "2 %": 0,
@@ -158,7 +158,7 @@ def test_what_each_request_adds() -> None:
             "within_2_percent": 0.0,
             "within_5_percent": 0.0,
             "median_error": 0.0,
-            "latest_by_error": {
+            "latest_within": {
                 "0.5 %": 0,
                 "1 %": 0,
                 "2 %": 0,
@@ -264,4 +264,4 @@ def test_estimates_are_held_against_what_was_reported() -> None:
     )
     assert found["median_error"] == pytest.approx(0.0295)
     by_error = {"0.5 %": 1, "1 %": 0, "2 %": 1, "5 %": 1, "10 %": 0, "more": 1}
-    assert found["latest_by_error"] == by_error
+    assert found["latest_within"] == by_error

@@ -264,7 +264,7 @@ class Figures:
                 "within_2_percent": _share(figures["estimates_close"], figures["estimates"]),
                 "within_5_percent": _share(figures["estimates_near"], figures["estimates"]),
                 "median_error": median(figures["estimate_errors"] or [0.0]),
-                "latest_by_error": _by_size(figures["estimate_errors"]),
+                "latest_within": _by_size(figures["estimate_errors"]),
             },
             "cache_hit_ratio": _share(
                 figures["cache_hits"], figures["cache_hits"] + figures["cache_misses"]

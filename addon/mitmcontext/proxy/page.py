@@ -65,12 +65,29 @@ _LABELS = {
     "requests_priced": "requests with a known price",
     "requests_of_unknown_price": "requests of unknown price",
     "steps_of_unknown_price": "steps of unknown price",
+    "no_step": "full, but no step would have helped",
+    "avg_ms": "on average",
+    "max_ms": "at most",
+    "attempts": "steps tried",
+    "money.questions": "cost of questions to models",
+    "questions.success_rate": "summaries that were good enough",
+    "questions.avg_answer_ms": "time per answer, ms",
+    "questions.avg_tokens_saved": "tokens freed by each that was used",
+    "questions.price": "cost, US dollars",
+    "questions.waiting_ms": "waiting in all, ms",
+    "questions.prepared": "summaries made ahead of need",
+    "questions.used": "of these used",
+    "questions.wasted": "of these never used",
+    "questions.late": "answers that came too late",
+    "questions.shed": "put off, since too many were under way",
+    "questions.stopped": "given up, since nobody waited any more",
 }
 _SECTIONS = {
     "requests": "Requests",
     "tokens": "Tokens (estimated)",
     "money": "Money, in US dollars (cost as reported, savings estimated after cache effects)",
     "condensation_stats": "Steps",
+    "processing": "Time per LLM request, ms",
     "changes": "What steps did, or would have done",
     "estimates": "Estimates, against what the provider reported",
     "questions": "Questions to models",
@@ -186,7 +203,9 @@ def _page(figures: Mapping[str, Any], more: Iterable[str]) -> Iterator[str]:
         section = figures.get(name)
         if isinstance(section, Mapping) and section:
             section = dict(_flat(section))
-            yield from _table(title, section, _amount if name == "money" else _number)
+            if name == "questions" and not any(section.values()):
+                continue
+            yield from _table(title, section, _amount if name == "money" else _number, name)
     rest = {name: value for name, value in figures.items() if isinstance(value, int | float)}
     yield from _table("The proxy", rest)
     yield "</body></html>"
@@ -216,11 +235,15 @@ def _top() -> Iterator[str]:
 
 
 def _table(
-    title: str, figures: Mapping[str, Any], shown: Callable[[str, object], str] | None = None
+    title: str,
+    figures: Mapping[str, Any],
+    shown: Callable[[str, object], str] | None = None,
+    section: str = "",
 ) -> Iterator[str]:
     yield f"<h2>{html.escape(title)}</h2><table>"
     for name, value in figures.items():
-        label = html.escape(_LABELS.get(name, name.replace("_", " ")))
+        common = _LABELS.get(name, name.replace("_", " "))
+        label = html.escape(_LABELS.get(f"{section}.{name}", common))
         text = (shown or _number)(name, value)
         yield f"<tr><td>{label}</td><td>{html.escape(text)}</td></tr>"
     yield "</table>"

@@ -202,7 +202,7 @@ function estimates(found) {
     ["within 5 %", percent(found.within_5_percent)],
     ["median error", percent(found.median_error)],
   ]);
-  const parts = Object.entries(found.latest_by_error ?? {});
+  const parts = Object.entries(found.latest_within ?? {});
   const most = Math.max(1, ...parts.map(([, number]) => number));
   const made = parts.map(([bound, number]) => {
     const bar = make("meter", "");
