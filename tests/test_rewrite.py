@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tests.conversations import Talk, laws, talks
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
-from mitmcontext.rewrite import rewritten
+from mitmcontext.rewrite import rewritten, sources
 from mitmcontext.values import Broken
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api
+from mitmcontext.wire.bedrock import CONVERSE
 from mitmcontext.wire.openai_chat import CHAT
 
 BODY = b"""{ "model":"claude-x", "temperature":1E2, "m":"messages",
@@ -81,6 +82,21 @@ def test_two_runs_become_two() -> None:
 def test_neighbouring_runs_stay_apart() -> None:
     folded = json.loads(rewrite(edit(1, WHOLE, "a"), edit(2, WHOLE, "b")))
     assert [m["content"][0]["text"] for m in folded["messages"][1:]] == ["a", "b"]
+
+
+def test_where_roles_may_not_stand_twice_neighbouring_notes_are_parted() -> None:
+    said = [("user", "one"), ("assistant", "two"), ("user", "3"), ("assistant", "4"), ("user", "5")]
+    messages = [{"role": role, "content": [{"text": text}]} for role, text in said]
+    body = json.dumps({"messages": messages}).encode()
+    request = CONVERSE.read(body)
+    edits = [
+        FrozenEdit(at, WHOLE, digest(CONVERSE, body, at, WHOLE), text)
+        for at, text in ((1, "a"), (2, None), (3, "b"))
+    ]
+    made = CONVERSE.read(rewritten(CONVERSE, request, edits))
+    roles = [CONVERSE.parse(made.raw(at)).role for at in range(len(made.spans))]
+    assert roles == ["user", "assistant"] * 3 + ["user"]
+    assert sources(CONVERSE, request, edits) == [0, None, None, None, None, None, 4]
 
 
 def test_order_does_not_matter_for_parts() -> None:

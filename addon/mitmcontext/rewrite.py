@@ -36,21 +36,29 @@ def sources(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[int
 
 
 class _Run(NamedTuple):
-    """An unbroken run of folded messages, by their indices, and the note that stands for it."""
+    """An unbroken run of folded messages, by their indices, and the note that stands for it.
+
+    Another run may stand right before it or `follow`: then their notes are neighbours.
+    """
 
     first: int
     last: int
     text: str
+    follows: bool
+    followed: bool
 
 
 def _runs(edits: Sequence[FrozenEdit]) -> list[_Run]:
     whole = [edit for edit in edits if edit.part == WHOLE]
     heads = [at for at, edit in enumerate(whole) if edit.text is not None]
     ends = [*heads[1:], len(whole)]
-    return [
-        _Run(whole[at].message, whole[end - 1].message, whole[at].text or "")
-        for at, end in zip(heads, ends, strict=False)
-    ]
+    folded = {edit.message for edit in whole}
+    found = []
+    for at, end in zip(heads, ends, strict=False):
+        first, last = whole[at].message, whole[end - 1].message
+        run = _Run(first, last, whole[at].text or "", first - 1 in folded, last + 1 in folded)
+        found.append(run)
+    return found
 
 
 def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:
@@ -66,10 +74,14 @@ def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit
 
 def _note(api: Api, request: Request, run: _Run) -> Iterator[bytes]:
     """The messages that stand for a run: the note, parted from a user's where that has to be."""
-    if api.between and run.first and _is_users(api, request, run.first - 1):
+    if not api.between:
+        yield api.user_message(run.text)
+        return
+    if run.follows or (run.first and _is_users(api, request, run.first - 1)):
         yield api.between
     yield api.user_message(run.text)
-    if api.between and run.last + 1 < len(request.spans) and _is_users(api, request, run.last + 1):
+    behind = run.last + 1
+    if not run.followed and behind < len(request.spans) and _is_users(api, request, behind):
         yield api.between
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from tests.e2e.judging import (
     OPTION,
+    PATH,
     WINDOW,
     Connect,
     Line,
@@ -20,12 +23,15 @@ from tests.e2e.judging import (
     bodies,
     environment,
     looking_into,
+    with_key,
 )
 from tests.stores.servers import real_redis
 
 import replay
-from loopback.provider import Provider, with_windows
+from loopback.counting import count, model_named
+from loopback.provider import HOSTS, Provider, with_windows
 from loopback.redis_server import RealRedis
+from loopback.summariser import Summariser, fair
 
 RECORDED_WINDOW = 32_000
 PLACE = int(os.environ.get("MITMCONTEXT_RECORDED", "4"))
@@ -174,3 +180,54 @@ def test_a_redis_that_dies_and_comes_back_stops_nobody(
     # While they could not speak, each took steps of its own. It ended with the first that it told.
     late = [turn for turn in line.breaks() if turn >= _AGREED]
     assert len(late) == steps() - before >= 2
+
+
+def test_one_of_two_proxies_asks_and_both_use_the_answer(
+    provider: Provider,
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
+    tmp_path: Path,
+    redis: RealRedis,
+) -> None:
+    provider.summariser = Summariser(fair)
+    shared = environment(tmp_path, redis) | {"CONDENSATION_DEFAULT_STRATEGY": "auto"}
+    options = (
+        OPTION,
+        "condensation_max_cost=1",
+        "condensation_wait=warning",
+        "condensation_caution_threshold=0.799",
+        "condensation_max_messages=1000",
+        # Each proxy knows what the conversation has cost by itself, which has to be enough.
+        "condensation_model=claude-haiku-4-5",
+    )
+    proxies = [start_proxy(*options, environment=shared) for _ in range(2)]
+    lines = [connect(proxy, HOSTS[0], provider.tls_port) for proxy in proxies]
+    headers, sent = with_key("k"), bodies()
+    first = next(at for at, body in enumerate(sent) if _weight(body, provider) > 0.82 * WINDOW)
+    for body in sent[:first]:
+        # Both have heard of the conversation, so that both know what it has cost.
+        for line in lines:
+            line.post(PATH, headers, body)
+    assert not provider.questions
+    provider.summariser.delay = 1.0
+    answers: list[int] = []
+
+    def one(line: Any) -> None:
+        answers.append(line.post(PATH, headers, sent[first]).status)
+
+    clients = [threading.Thread(target=one, args=(line,)) for line in lines]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(60)
+    assert answers == [200, 200]
+    assert len(provider.questions) == 1
+    went = {record.wire.body for record in list(provider.records)[-2:]}
+    assert len(went) == 1
+    assert b"a model's summary stands here for" in went.pop()
+
+
+def _weight(body: bytes, provider: Provider) -> int:
+    read = json.loads(body)
+    return count(read, model_named(read["model"], provider.models))

@@ -229,7 +229,7 @@ class Decider:
         outcome = replace(
             result.outcome,
             action=Action.OBSERVED if ready.observed else Action.CONDENSED,
-            reason=f"{assessment.level.value}: {assessment.forwarded / assessment.room:.0%} full",
+            reason=_reason(assessment, step),
             freed=step.entry.before - step.entry.after,
             changes=step.changes,
             predicted=step.forecast.net if step.forecast else None,
@@ -241,3 +241,9 @@ class Decider:
             return self.assessed(self._lay_far(ready))
         self._outcomes.tell(links[frozen.at], step.changes)
         return replace(result, outcome=outcome, before=laid, shared=step.shared)
+
+
+def _reason(assessment: Assessment, step: Step) -> str:
+    """Why a step was taken, and whether a model had part in it."""
+    full = f"{assessment.level.value}: {assessment.forwarded / assessment.room:.0%} full"
+    return f"{full}; with a model's summary" if step.summarised else full

@@ -42,6 +42,7 @@ class Whom:
         other: its name, if it is not the request's own or not at its provider; else "".
         prices: of it; all 0 where nothing is billed.
         free: whether nothing is billed.
+        tokens: that a question may hold.
         asks: what the flow lends.
     """
 
@@ -53,12 +54,8 @@ class Whom:
     other: str
     prices: Prices
     free: bool
+    tokens: int
     asks: Asks
-
-    @property
-    def tokens(self) -> int:
-        """What a question may hold."""
-        return int(window_of(self.model, ()).input * _SHARE)
 
     def alone(self, question: Question, request: Request) -> Post:
         """A question on a transcript."""
@@ -105,6 +102,7 @@ def whom(ready: Ready, environment: Mapping[str, str]) -> Whom | str:
         other=model,
         prices=prices,
         free=free,
+        tokens=_tokens(named, settings),
         asks=job.asks,
     )
 
@@ -125,8 +123,13 @@ def _elsewhere(settings: Settings, asks: Asks, key: str) -> Whom:
         prices=prices,
         # What the user runs or rents under a name that no price list has is the user's affair.
         free=not prices.known,
+        tokens=_tokens(settings.condensation_model, settings),
         asks=asks,
     )
+
+
+def _tokens(model: str, settings: Settings) -> int:
+    return int(window_of(model, settings.context_windows).input * _SHARE)
 
 
 def endpoint(address: str, key: str) -> tuple[Api, Target]:

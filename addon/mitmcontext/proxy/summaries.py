@@ -227,29 +227,40 @@ class Summaries:
         if len(self._flights) >= _FLIGHTS:
             self._questions.count("shed")
             return None
-        if not self._purse.take(root, wish.way.price, wish.allowed):
-            self._questions.reason("not_asked", "more than condensation_max_cost")
+        # Where several proxies share a store, another one may be asking already, at no cost here.
+        if self._leases is None and not self._pays(wish):
             return None
         flight = self._flights[root] = _Flight(asyncio.ensure_future(self._fly(wish)))
         flight.task.add_done_callback(lambda _: self._flights.pop(root, None))
         return flight
 
+    def _pays(self, wish: Wish) -> bool:
+        """Set aside what the questions may cost, if that is allowed."""
+        if self._purse.take(wish.root, wish.way.price, wish.allowed):
+            return True
+        self._questions.reason("not_asked", "more than condensation_max_cost")
+        return False
+
     async def _fly(self, wish: Wish) -> None:
         """Ask, judge, keep. Whatever goes wrong is counted, and the conversation left alone."""
         bill, seconds = Bill(), wish.ready.settings.condensation_timeout * LATE
-        self._questions.count("attempts")
-        reason = ""
+        paid, reason = self._leases is None, ""
         try:
             async with asyncio.timeout(seconds):
                 if not await self._is_mine(wish, seconds):
                     return  # what another proxy brought home is in the store
+                paid = paid or self._pays(wish)
+                if not paid:
+                    return
+                self._questions.count("attempts")
                 reason = await self._bring(wish, bill)
         except TimeoutError:
             reason = Trouble.LATE
         except Exception as error:  # noqa: BLE001 - nobody waits for a flight's fault
             reason = type(error).__name__
         finally:
-            self._purse.settle(wish.root, wish.way.price, bill.cost)
+            if paid:
+                self._purse.settle(wish.root, wish.way.price, bill.cost)
             if bill.cost:
                 wish.whom.asks.paid(bill.cost)
             if self._leases is not None:
@@ -265,14 +276,13 @@ class Summaries:
         if self._leases is None:
             return True
         lease = partial(self._leases.lease, self._named(wish.root), seconds)
-        if await threads.run(self._pool, lease):
-            return True
-        links = wish.ready.laid.sent.links
-        while await threads.run(self._pool, partial(self._notes.find, links)) is None:
+        ready = partial(self.prepared, wish.ready)
+        while not await threads.run(self._pool, lease):
+            if await threads.run(self._pool, ready) is not None:
+                return False
             await asyncio.sleep(2 * _LOOK)
-            if await threads.run(self._pool, lease):
-                return True
-        return False
+        # It may have come home, and the lease been given back, since that was looked up.
+        return await threads.run(self._pool, ready) is None
 
     async def _bring(self, wish: Wish, bill: Bill) -> str:
         """The reason why nothing was brought home, or ""."""

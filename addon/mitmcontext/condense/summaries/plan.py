@@ -166,11 +166,14 @@ def _chosen(conversation: Conversation, room: Room, wanted: Wanted, ahead: int) 
     for unit in stay.units:
         if not _may_fold(unit, stay, blocked):
             continue
-        if runs and freed[-1] >= too_much and not _is_within(unit, earlier):
+        told = _is_within(unit, earlier)
+        if runs and freed[-1] >= too_much and not told:
             break
         follows = bool(runs) and runs[-1].end == unit.start
         stands = conversation.weigh(said(note.pinned(messages[slice(*unit)])), None)
         gain = max(0, int(sum(weights[slice(*unit)]) * (1 - _SHARE)) - stands)
+        # What is brought up to date stays about as long as it was.
+        gain = 0 if told else gain
         if follows:
             runs[-1], freed[-1] = Span(runs[-1].start, unit.end), freed[-1] + gain
         else:
@@ -240,7 +243,7 @@ def _next_role(messages: Sequence[Message], at: int, step: int) -> str:
 
 
 def _pieces(conversation: Conversation, stretch: Stretch, wanted: Wanted) -> tuple[Question, ...]:
-    spans = _cut(conversation.messages, stretch, wanted.messages)
+    spans = _cut(conversation, stretch, wanted)
     sizes = _sizes(stretch.size, len(spans), wanted.strategy)
     alone = len(spans) == 1
     return tuple(
@@ -256,14 +259,15 @@ def _pieces(conversation: Conversation, stretch: Stretch, wanted: Wanted) -> tup
     )
 
 
-def _cut(messages: Sequence[Message], stretch: Stretch, most: int) -> list[Span]:
-    """The stretch in pieces of so many messages, no unit being cut through."""
-    count = stretch.end - stretch.fresh
-    most = max(most, -(-count // _MOST_PIECES))
-    starts = [u.start for u in kept(messages).units if stretch.fresh < u.start < stretch.end]
+def _cut(conversation: Conversation, stretch: Stretch, wanted: Wanted) -> list[Span]:
+    """The stretch in pieces of so many messages and tokens, no unit being cut through."""
+    most = max(wanted.messages, -(-(stretch.end - stretch.fresh) // _MOST_PIECES))
+    units = kept(conversation.messages).units
+    starts = [unit.start for unit in units if stretch.fresh < unit.start < stretch.end]
     bounds = [stretch.fresh]
     for start, following in pairwise([*starts, stretch.end]):
-        if following - bounds[-1] > most and start > bounds[-1]:
+        tokens = sum(conversation.tokens[bounds[-1] : following])
+        if following - bounds[-1] > most or tokens > wanted.tokens:
             bounds.append(start)
     return [Span(a, b) for a, b in pairwise([*bounds, stretch.end])]
 
