@@ -42,7 +42,7 @@ class Connection:
         self.host = host
         self._buffer = b""
         plain = socket.create_connection(("127.0.0.1", proxy_port), _SECONDS)
-        # As most clients do: what is sent in pieces does not wait for the other side's delayed word.
+        # As most clients do: what goes in pieces does not wait for the other side's late word.
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         place = f"{host}:{port}"
         plain.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
