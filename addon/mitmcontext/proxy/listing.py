@@ -25,6 +25,8 @@ from mitmcontext.wire.api import Api, message_of
 # A noted message takes some 250 bytes; beyond this all are forgotten, and read anew when looked at.
 _MOST: Final = 20_000
 _READ_NOW: Final = 192 << 10
+# Recognising the messages of so large a body takes some ten milliseconds.
+_LARGEST: Final = 2 << 20
 _LONGEST: Final = 48
 _WORDS: Final = {Kind.CALL: "call", Kind.RESULT: "result", Kind.TYPED: "text", Kind.PROSE: "text"}
 
@@ -96,6 +98,8 @@ def rows(
     if sent is None:
         coding = flow.request.headers.get("content-encoding")
         sent = bodies.decode(flow.request.raw_content or b"", coding, settings.context_max_body)
+    if len(sent) > _LARGEST:
+        raise Unreadable("too large to be listed")
     request = api.read(sent)
     model = request.model or api.model_in_path(path)
     named = tag(api, family_of(model, api.name, asked(settings)))

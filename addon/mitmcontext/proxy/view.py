@@ -18,6 +18,7 @@ from mitmcontext.proxy.listing import Row
 from mitmcontext.proxy.messages import conversation
 from mitmcontext.proxy.page import dollars
 from mitmcontext.proxy.recorded import KEY, from_metadata, money_in, reported_in
+from mitmcontext.proxy.safe import neutral
 from mitmcontext.proxy.words import (
     DONE,
     MARKS,
@@ -43,6 +44,7 @@ _FEWER_LINES = 10  # ... and where there is not, before the small changes go wit
 _MAP_LINES = 200  # Lines that list the messages.
 _ROWS = 3  # Rows that one long line may fill.
 _BAR = 40
+_LARGEST_PRETTY = 1 << 20  # Bytes that are made pretty at once.
 
 # What is shown in the place of the JSON: there is more to tell of these.
 _TOLD: Final = frozenset(MARKS) - {Action.LEFT_ALONE}
@@ -117,6 +119,9 @@ class OriginalView(contentviews.Contentview):
         found = self._original(flow) if isinstance(flow, http.HTTPFlow) and asked else None
         if found is None:
             raise ValueError("no other body than this one is kept")
+        if len(found) > _LARGEST_PRETTY:
+            start = neutral(found[:_LARGEST_PRETTY].decode("utf-8", "replace"))
+            return f"{len(found):,} bytes; it begins so, the command gives all of it:\n{start}"
         shown: str = contentviews.registry["json"].prettify(found, metadata)
         return shown
 
