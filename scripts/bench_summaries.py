@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -227,6 +227,9 @@ def delay(seconds: float, window: int) -> Iterator[str]:
     yield f"model answers in                {seconds:g} s"
     yield f"requests                        {len(times['model'])}, steps {found['steps']}"
     yield f"prepared / used / waited        {asked['prepared']} / {asked['used']} / {waited}"
+    for kind, rows in times.items():
+        usual = median(one.seconds for one in rows) * 1000
+        yield f"{f'median, {kind}':<31} {usual:.0f} ms"
     for stepped, name in ((True, "slowest with a step"), (False, "slowest without a step")):
         local, model = (
             max(one.seconds for one in times[kind] if one.stepped is stepped) * 1000

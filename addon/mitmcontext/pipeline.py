@@ -429,14 +429,15 @@ def _first_good(
     tried = [together(old, summaries)] if summaries else []
     tried += [old, ()] if old and may_drop else [old]
     for at, these in enumerate(tried):
+        last = at == len(tried) - 1
         try:
             edits = condensed(conversation, room, these)
             step = _finish(laid, assessment, known, seed, conversation.messages, edits)
         except Broken:
-            if at == len(tried) - 1:
+            if last:
                 raise
             continue
-        if isinstance(step, Step):
+        if isinstance(step, Step) and (last or not may_not_fit(step.entry.after, assessment.limit)):
             return replace(step, summarised=bool(summaries) and at == 0)
     return step
 

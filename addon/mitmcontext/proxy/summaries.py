@@ -310,8 +310,3 @@ class Summaries:
         self._notes.clear()
         self._purse.clear()
         self._patience.clear()
-
-    def stop(self) -> None:
-        """End what is under way."""
-        for flight in list(self._flights.values()):
-            flight.task.cancel()
