@@ -71,7 +71,7 @@ function tiles({ requests, tokens, money, steps, prefix_breaks_unexplained: brea
   const observing = mode === "observe";
   const saved = observing ? tokens.would_save : tokens.saved;
   const amount = observing ? money.would_save : money.saved;
-  const share = tokens.sent ? `${percent(saved / tokens.sent)} of what was sent` : "";
+  const share = tokens.sent ? `${percent(saved / tokens.sent)} of all sent` : "";
   const made = [
     tile("LLM requests", count(requests.recognised)),
     tile("steps taken", count(steps)),
