@@ -107,17 +107,18 @@ def running(folder: Path, *options: str, addon: Path = child.ADDON) -> Iterator[
         yield Mitmweb(f"http://127.0.0.1:{port}", token, proxy, provider)
 
 
-def send(client: httpx.Client, body: Any) -> httpx.Response:
+def send(client: httpx.Client, body: Any, port: int = 443) -> httpx.Response:
     """One request of an Anthropic client."""
     headers = {"x-api-key": "k", "content-type": "application/json"}
-    return client.post(f"https://{HOSTS[0]}/v1/messages", content=encode(body), headers=headers)
+    url = f"https://{HOSTS[0]}:{port}/v1/messages"
+    return client.post(url, content=encode(body), headers=headers)
 
 
-def play(mitmweb: Mitmweb, reapplied: int = 2) -> None:
+def play(mitmweb: Mitmweb, reapplied: int = 2, port: int = 443) -> None:
     """Send a session's requests until one was condensed and a few more were re-applied."""
     with mitmweb.client() as client:
         for body in Session().requests():
-            send(client, body)
+            send(client, body, port)
             stats = mitmweb.stats()
             if stats["steps"] and stats["requests"]["reapplied"] >= reapplied:
                 return

@@ -19,6 +19,7 @@ from tornado.websocket import websocket_connect
 
 from demo.session import Session
 from loopback import child, devtools
+from loopback.summariser import Summariser, fair
 
 LIVE = "document.querySelector('#connection')?.textContent === 'live'"
 HOSTILE = "m<img src=x onerror=alert(1)>\u202e\x1b[31m\r\n</script>"
@@ -280,3 +281,27 @@ def chatter(mitmweb: Mitmweb, count: int) -> None:
         for number in range(count):
             message = {"role": "user", "content": f"number {number}"}
             send(client, {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [message]})
+
+
+async def test_questions_to_models_are_told(tmp_path: Path) -> None:
+    """A provider that is asked for summaries itself, on the port that the client names."""
+    options = [
+        *("condensation_max_cost=1", "condensation_wait=warning"),
+        *("condensation_caution_threshold=0.799", "condensation_default_strategy=auto"),
+    ]
+    with running(tmp_path / "mitmweb", *options) as mitmweb:
+        mitmweb.provider.summariser = Summariser(fair)
+        await asyncio.to_thread(play, mitmweb, port=mitmweb.provider.tls_port)
+        async with devtools.browser(program(), tmp_path / "profile") as page:
+            await page.watch()
+            await page.open(f"{mitmweb.address}/context?token={mitmweb.token}")
+            await page.until(LIVE)
+            asked = mitmweb.stats()["questions"]
+            assert asked["answered"] > 0
+            assert await page.evaluate(row("answered")) == str(asked["answered"])
+            cost = await page.evaluate(row("cost of the questions"))
+            assert float(cost.removeprefix("$")) == pytest.approx(asked["price"], abs=1e-4)
+            assert not page.complaints()
+        (flow, *_) = [one["id"] for one in mitmweb.get("/flows").json() if one["marked"] == "✂"]
+        explained = mitmweb.call("context.explain", f"@{flow}")
+        assert "ms, and waited " in explained
