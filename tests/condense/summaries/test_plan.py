@@ -119,7 +119,7 @@ def test_later_messages_change_no_question_as_long_as_the_stretch_is_the_same() 
     [
         pytest.param("", Rejection.EMPTY, id="empty"),
         pytest.param("I'm sorry, I can't do that.", Rejection.REFUSAL, id="a refusal"),
-        pytest.param(AGENTS_SUMMARY * 200, Rejection.LONGER, id="longer than what it replaces"),
+        pytest.param(AGENTS_SUMMARY * 400, Rejection.LONGER, id="longer than what it replaces"),
         pytest.param(AGENTS_SUMMARY * 60, Rejection.TOO_LONG, id="longer than asked for"),
         pytest.param("They read some files. " * 9, Rejection.NAMES, id="without a name"),
     ],

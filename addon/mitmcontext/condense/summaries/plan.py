@@ -32,8 +32,9 @@ from mitmcontext.condense.units import Kept, kept
 from mitmcontext.values import Kind, Message, Span
 
 # A summary may have this share of what it replaces, within bounds (the specification's original
-# has 600 to 1,000 tokens for some 4,000).
-_SHARE: Final = 0.15
+# has 600 to 1,000 tokens for some 4,000). On recorded dialogues 0.25 kept more of the answers to
+# questions than smart_truncation at the same size, where 0.15 kept as much.
+_SHARE: Final = 0.25
 _SMALLEST: Final = 250
 _LARGEST: Final = 2_000
 _OF_TARGET: Final = 0.25
