@@ -105,6 +105,7 @@ def as_json(value: Any) -> Sending:
     return raw("200 OK", head, body)
 
 
+_CHARACTERS = 5
 _WORDS = re.compile(r"at most (\d+) words")
 _NAME = re.compile(
     r"[\w~.@-]*(?:[./_][\w.@-]+)+|[A-Za-z]+[a-z][A-Z]\w*|\b\d{3,}\b|\b[0-9a-f]{7,40}\b"
@@ -115,11 +116,15 @@ def fair(question: str) -> Reply:
     """What a dutiful model might say: the names that stand in most lines, in a sentence or two."""
     text = question.replace("\\n", "\n")
     asked = _WORDS.findall(text)
-    most = int(int(asked[-1]) * 0.25) if asked else 60
+    # Names are long: a path is several tokens.
+    room = int(asked[-1]) * _CHARACTERS if asked else 600
     counted = Counter(
         name.strip(".") for line in text.split("\n") for name in set(_NAME.findall(line))
     )
-    names = [name for name, _ in counted.most_common() if 2 < len(name) < 80][:most]
+    names = []
+    for name, _ in counted.most_common():
+        if 2 < len(name) < 80 and (room := room - len(name) - 2) > 0:
+            names.append(name)
     return Reply(
         "The assistant went through the project as the user had asked, and it spoke of "
         f"{', '.join(names)}. Nothing that the user had ruled out was done; the work goes on."

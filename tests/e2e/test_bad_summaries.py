@@ -68,7 +68,7 @@ BAD: dict[str, tuple[Sending, str]] = {
     ),
     "cut off by length": (said(stop_reason="max_tokens"), "cut off by its length"),
     "longer than the input": (text(TEXT * 2_000), "not shorter than what it replaces"),
-    "longer than asked for": (text(TEXT * 150), "does not fit the target"),
+    "longer than asked for": (text(TEXT * 230), "does not fit the target"),
     "the wrong role": (said(role="user"), "not the assistant's"),
     "another API's JSON": (odd.as_json({"choices": []}), "not in the API's form"),
     "JSON of no object": (odd.as_json([1, 2]), "no JSON"),

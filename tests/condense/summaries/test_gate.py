@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.condense.summaries.stories import result, user
+from tests.condense.summaries.stories import call, result, user
 
 from mitmcontext.condense.summaries.gate import (
     INDEX_SHARE,
@@ -72,7 +72,7 @@ def test_without_names_there_is_nothing_to_hold() -> None:
             "readFile",
             "1.22.3",
         ),
-        *("7f3a9c2e", "JIRA-123", "ValueError", "/srv/data/x.log", "4096", "@types/node", "a.b.c"),
+        *("7f3a9c2e", "JIRA-123", "ValueError", "/srv/data/x.log", "40961", "@types/node", "a.b.c"),
     ],
 )
 def test_identifiers(name: str) -> None:
@@ -80,7 +80,7 @@ def test_identifiers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["the", "Monday", "facade", "and/", "deadbeef", "12", "and/or", "he/she"]
+    "word", ["the", "Monday", "facade", "and/", "deadbeef", "12", "404", "2023", "and/or", "he/she"]
 )
 def test_words_are_no_identifiers(word: str) -> None:
     assert word not in identifiers(f"it was {word} again")
@@ -97,6 +97,12 @@ def test_what_recurs_is_asked_for_and_what_is_still_spoken_of_first() -> None:
         "a_file.py",
     )
     assert len(recurring([user(" ".join(f"n_{i}" for i in range(99)))] * 2, [], 60)) == 12
+
+
+def test_fields_tags_and_escapes_of_a_call_are_nobodys_names() -> None:
+    said = r'Write {"file_path":"src/a_file.py","content":"<system-reminder>\nThis is old_name"}'
+    twice = [call(1, said), call(2, said)]
+    assert set(recurring(twice, [], 10_000)) == {"src/a_file.py", "old_name"}
 
 
 def test_a_megabyte_of_one_letter_takes_no_time() -> None:

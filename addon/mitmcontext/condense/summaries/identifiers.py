@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from mitmcontext.values import Kind, Message
+from mitmcontext.values import Kind, Message, Part
 
 # Words are taken first, without backtracking: a tool's result may hold a megabyte of one letter.
 _WORD: Final = re.compile(r"[\w~./@:-]++")
@@ -21,18 +21,22 @@ _IDENTIFIER: Final = re.compile(
     r"|[A-Z]{2,}+(?:[_-][A-Z0-9]++)++"  # JIRA-123
     r"|(?=[a-f]*+[0-9])(?=[0-9]*+[a-f])[0-9a-f]{7,40}+"  # a digest
     r"|[0-9a-f]{8}-[0-9a-f-]{20,40}"
-    r"|\d{3,20}+"
+    r"|\d{5,20}+"  # shorter ones are mostly a file's lines
 )
+# Tags, and in a call's arguments the names of fields and the escapes of JSON: nobody's names.
+_TAG: Final = re.compile(r"</?[A-Za-z][\w-]*+/?>")
+_FIELD: Final = re.compile(r'"\w++"\s*+:')
+_ESCAPE: Final = re.compile(r"\\[nrt]")
 # A line's number behind a file's name.
 _LINE: Final = re.compile(r":\d[\d:-]*+\Z")
-_LENGTH: Final = range(3, 121)
+_LENGTH: Final = range(4, 121)
 _READ: Final = 60_000
 _SPOKEN: Final = (Kind.TYPED, Kind.PROSE, Kind.CALL, Kind.RESULT)
 # What is worth more: that it is still spoken of.
 _STILL: Final = 4
 _FEWEST: Final = 12
-# Of the replacement: one for so many characters. An index of 15 % holds a third of them.
-_CHARACTERS_FOR_ONE: Final = 60
+# Of the replacement: one for so many characters, of which an index of 15 % can name most.
+_CHARACTERS_FOR_ONE: Final = 100
 
 
 def identifiers(text: str) -> frozenset[str]:
@@ -78,8 +82,15 @@ def recurring(stretch: Sequence[Message], kept: Sequence[Message], size: int) ->
 
 def _names(message: Message) -> frozenset[str]:
     return frozenset(
-        name for part in message.parts if part.kind in _SPOKEN for name in identifiers(part.text)
+        name for part in message.parts if part.kind in _SPOKEN for name in identifiers(_said(part))
     )
+
+
+def _said(part: Part) -> str:
+    text = part.text[:_READ]
+    if part.kind is Kind.CALL:
+        text = _ESCAPE.sub(" ", _FIELD.sub(" ", text))
+    return _TAG.sub(" ", text)
 
 
 def essence(name: str) -> str:
