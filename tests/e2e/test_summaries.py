@@ -252,16 +252,11 @@ def test_fifty_clients_at_once_make_one_question(
 ) -> None:
     proxy = start_proxy(*options("condensation_max_messages=1000"), environment=ASKED)
     bodies = session(40)
-    connection = opened(connect, proxy, provider)
-    for at, body in enumerate(bodies):
-        seen = stats(proxy)["steps"]
-        if at + 1 < len(bodies) and _is_last_before_a_step(provider, body, bodies[at + 1]):
-            break
-        connection.post(MESSAGES, with_key("k"), body)
-        assert stats(proxy)["steps"] == seen
-    connection.post(MESSAGES, with_key("k"), body)
-    last, model.delay = bodies[at + 1], 1.0
+    first = next(at for at, body in enumerate(bodies) if _tokens(provider, body) > 0.82 * WINDOW)
+    play(opened(connect, proxy, provider), bodies[:first])
+    assert stats(proxy)["steps"] == 0
     assert model.bodies == []
+    last, model.delay = bodies[first], 1.0
     answers: list[int] = []
 
     def one() -> None:
@@ -280,10 +275,10 @@ def test_fifty_clients_at_once_make_one_question(
     assert notes(provider.records[-1])
 
 
-def _is_last_before_a_step(provider: Provider, body: bytes, following: bytes) -> bool:
-    """Whether the next request is past the warning threshold by the provider's own count."""
+def _tokens(provider: Provider, body: bytes) -> int:
+    """How large a request is by the provider's own count."""
     known = model_named("claude-sonnet-4-5", provider.models)
-    return bool(count(json.loads(following), known) > 0.82 * WINDOW)
+    return count(json.loads(body), known)
 
 
 # Whom we ask, and whom we do not.
@@ -453,3 +448,35 @@ def test_no_more_is_paid_than_is_allowed(
     found = stats(proxy)
     assert found["questions"]["asked"] >= 1
     assert found["questions"]["price"] <= 0.15 * found["money"]["cost"]
+
+
+def test_under_load_questions_are_shed_and_no_request(
+    provider: Provider, model: Summariser, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    """Twenty people reach the threshold at once; twelve conversations are asked about."""
+    proxy = start_proxy(
+        *options("condensation_timeout=2s", "condensation_max_messages=1000"), environment=ASKED
+    )
+    bodies = session(40)
+    first = next(at for at, body in enumerate(bodies) if _tokens(provider, body) > 0.82 * WINDOW)
+    keys = [f"person {n}" for n in range(20)]
+    for key in keys:
+        play(opened(connect, proxy, provider), bodies[:first], key)
+    assert model.bodies == []
+    model.delay = 3.0
+    answers: list[int] = []
+
+    def one(key: str) -> None:
+        answers.extend(play(opened(connect, proxy, provider), [bodies[first]], key))
+
+    people = [threading.Thread(target=one, args=(key,)) for key in keys]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(60)
+    assert answers == [200] * 20
+    found = stats(proxy)
+    assert found["questions"]["shed"] == 8
+    assert found["steps"] == 20
+    assert found["requests"]["failed_open"] == 0
+    assert provider.refused == []
