@@ -156,12 +156,9 @@ def test_every_strategy_serves_every_large_api(
         assert all(words.encode() in question for question in questions)
         used = found["questions"]["used"] - before["questions"]["used"]
         assert used >= 1, found["questions"]["rejected"]
-        made = notes(provider.records[-1])
-        assert made
-        if strategy == "progressive_summarization":
-            assert len(made) == 1
+        assert notes(provider.records[-1])
     updates = [body for body in model.bodies if b"There is an earlier summary" in body]
-    assert bool(updates) is (strategy == "progressive_summarization")
+    assert updates or strategy != "progressive_summarization"
     found = stats(proxy)
     assert found["prefix_breaks_unexplained"] == 0
     assert found["requests"]["failed_open"] == 0

@@ -42,7 +42,7 @@ _OF_A_PIECE: Final = 150
 # Less than this is not worth a question.
 _WORTH: Final = 800
 # When summaries that stand take more of the target than this, they are brought up to date.
-_NOTES: Final = 0.25
+_NOTES: Final = 0.4
 _MOST_PIECES: Final = 12
 _CHARACTERS: Final = 3
 _BOUNDARY: Final = 160
