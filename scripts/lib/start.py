@@ -36,6 +36,7 @@ from mitmproxy.tools.web.master import WebMaster
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib import environment as env
+from lib.drain import Draining, UnderWay
 
 ADDON = env.ROOT / "addon" / "context.py"
 CACHE_DIR = env.CACHE / "context"
@@ -44,33 +45,36 @@ CACHE_DIR = env.CACHE / "context"
 PROXY_MODES = ("regular", "upstream")
 
 
-class Web(WebMaster):
+class Web(Draining, WebMaster):
     """mitmweb with our defaults."""
 
     def __init__(self, opts: options.Options) -> None:
         super().__init__(opts)
         set_defaults(opts)
         opts.update(web_open_browser=False, web_columns=[*opts.web_columns, "comment"])
-        self.addons.add(Announcement())
+        self.under_way = UnderWay()
+        self.addons.add(Announcement(), self.under_way)
 
 
-class Dump(DumpMaster):
+class Dump(Draining, DumpMaster):
     """mitmdump with our defaults."""
 
     def __init__(self, opts: options.Options) -> None:
         super().__init__(opts)
         set_defaults(opts)
-        self.addons.add(Announcement())
+        self.under_way = UnderWay()
+        self.addons.add(Announcement(), self.under_way)
 
 
-class Team(DumpMaster):
+class Team(Draining, DumpMaster):
     """mitmdump for many people: on every address, and with nothing of any request in its output."""
 
     def __init__(self, opts: options.Options) -> None:
         super().__init__(opts)
         set_defaults(opts)
         opts.update(listen_host="", flow_detail=0)
-        self.addons.add(TeamAnnouncement())
+        self.under_way = UnderWay()
+        self.addons.add(TeamAnnouncement(), self.under_way)
 
 
 def set_defaults(opts: options.Options) -> None:
