@@ -13,6 +13,7 @@ from typing import Final
 
 from mitmcontext.condense.assess import (
     SURE_TO_FIT,
+    WORTHWHILE,
     Thresholds,
     calls_for_step,
     is_forced,
@@ -74,6 +75,11 @@ _MEDIA: Final = (
 )
 # Steps of the ratio that a plan is made with.
 _COARSE: Final = 0.1
+# A step goes so far below the target where that leaves some old content: each one costs the
+# provider's cache, and on recorded sessions what goes last is seldom needed again.
+_FURTHER: Final = 0.5
+# By so much of the room a step frees more than what makes it worthwhile: estimates are a little off.
+_CLEARLY: Final = 0.02
 _SHOWN: Final = 60
 _EXCERPT: Final = 4_000
 
@@ -486,7 +492,9 @@ def room_for(assessment: Assessment, thresholds: Thresholds) -> Room:
     estimate = assessment.estimate_fixed + sum(assessment.estimates)
     ratio = math.ceil(assessment.forwarded / max(1, estimate) / _COARSE) * _COARSE
     fits = int(limit * SURE_TO_FIT / ratio) if forced else None
-    return Room(int(room * thresholds.target / ratio), fits)
+    target = thresholds.target * room / ratio
+    most = (thresholds.warning - WORTHWHILE - _CLEARLY) * room / ratio
+    return Room(int(target), fits, int(_FURTHER * target), int(max(target, most)))
 
 
 def _finish(

@@ -34,11 +34,15 @@ class Room:
     """What there is room for, in tokens.
 
     `target` is what to come down to. `fits` is what surely fits where the request as it is may
-    not, so that typed text too may be clipped; None where it does.
+    not, so that typed text too may be clipped; None where it does. A strategy may go down to
+    `least`, so that the next step is further away, and stop at `most` where so much of it has to
+    stay that nothing else would be left; each is the target where it is not given.
     """
 
     target: int
     fits: int | None
+    least: int | None = None
+    most: int | None = None
 
 
 def said(text: str) -> Message:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+import msgspec
 
 from mitmcontext.values import Kind, Message, Part
 
@@ -19,9 +22,9 @@ OPENING: Final = "[mitmcontext:"
 
 _HEAD: Final = 500
 _TAIL: Final = 300
-_INDEX: Final = 300
-_SAID: Final = 240
-_CALL: Final = 160
+_RESULT: Final = 80
+_NAME_OF_CALL: Final = 160
+_LATER: Final = " [... said again later]"
 # Names that a later turn may ask for: paths, dotted and snake_case names, CamelCase, hex digests.
 # Words are taken first, without backtracking, since tool results may hold a megabyte of one letter.
 _WORD: Final = re.compile(r"[\w~./-]++")
@@ -29,36 +32,103 @@ _NAME: Final = re.compile(
     r"[\w~.-]*+/[\w./~-]*+|[^\W_]++(?:[._]++[^\W_]++)++|[A-Z][a-z0-9]++(?:[A-Z][a-z0-9]*+)++"
     r"|[0-9a-f]{7,40}"
 )
+_SEARCHED: Final = 12_000
+_NAMES: Final = 200
 _NAME_LENGTH: Final = range(5, 81)
 
 
-def stub(part: Part) -> str:
-    """What takes the place of an old tool result: its head and tail, and an index of the rest."""
-    text = part.text
-    head, middle, tail = _cut(text)
-    lines = text.count("\n") + 1
-    opening = (
-        f"{OPENING} an older tool result was shortened to save context; it had {len(text):,} "
-        f"characters in {lines:,} lines (sha256 {_sha(text)}). Run the call again to see it all.]"
-    )
+class Excerpt(NamedTuple):
+    """What is left of a result: a text and its stretches that stay, in order, not touching.
+
+    The text is without the numbers of its lines, of which there were `numbers`.
+    """
+
+    text: str
+    kept: Sequence[tuple[int, int]]
+    numbers: int
+
+
+class Saying(NamedTuple):
+    """How much a note keeps of what the model said: characters of prose, and of a call."""
+
+    prose: int
+    call: int
+
+
+AT_LENGTH: Final = Saying(160, 3_000)
+IN_SHORT: Final = Saying(120, 160)
+
+
+def stub(part: Part, excerpt: Excerpt, names: str) -> str:
+    """What takes the place of an old tool result of which some lines stay.
+
+    Args:
+        part: the whole result.
+        excerpt: what stays.
+        names: an index of what was left out.
+    """
+    lines = part.text.count("\n") + 1
+    numbers = ", line numbers left out" if excerpt.numbers else ""
     pieces = [
-        opening,
-        head,
-        f"[... {len(middle):,} characters left out ...]",
-        tail,
+        f"{OPENING} shortened from {len(part.text):,} characters, {lines:,} lines{numbers}, "
+        f"sha256 {_sha(part.text)}; run the call again to see all]",
+        *_pieces(excerpt),
     ]
-    index = _index(middle, f"{head}\n{tail}")
-    if index:
-        pieces.append(f"[names in what was left out: {index}]")
-    return "\n".join(piece for piece in pieces if piece)
+    if names:
+        pieces.append(f"[names in what was left out: {names}]")
+    return "\n".join(pieces)
 
 
-def brief_stub(part: Part) -> str:
+def brief_stub(part: Part, names: str = "") -> str:
     """The strongest form of a stub: that something stood there, and how to get it back."""
+    held = f"; it named {names}" if names else ""
     return (
-        f"{OPENING} an older tool result of {len(part.text):,} characters was removed to save "
-        f"context (sha256 {_sha(part.text)}). Run the call again to see it.]"
+        f"{OPENING} a result of {len(part.text):,} characters was removed, sha256 "
+        f"{_sha(part.text)}{held}. Run the call again to see it.]"
     )
+
+
+def environment_stub(part: Part) -> str:
+    """What takes the place of an environment block that a newer one follows."""
+    return (
+        f"{OPENING} an older environment block of {len(part.text):,} characters was removed, "
+        f"sha256 {_sha(part.text)}. A newer one follows.]"
+    )
+
+
+def quoted(part: Part, excerpt: Excerpt, names: str) -> str:
+    """A result in a note, every line set in, so that nothing in it can pass for a line of ours."""
+    lines = [f"  {line}" for piece in _pieces(excerpt) for line in piece.split("\n")]
+    if names:
+        lines.append(f"  [names in what was left out: {names}]")
+    whole = excerpt.kept == [(0, len(excerpt.text))]
+    said = "" if whole else f" (of {len(part.text):,} characters, sha256 {_sha(part.text)})"
+    return "\n".join([f"  Result{said}:", *lines])
+
+
+def quoted_briefly(part: Part, names: str) -> str:
+    """A result in a note of which no line stays."""
+    if names:
+        return f"  Result (of {len(part.text):,} characters) naming: {names}"
+    return f"  Result: {_clip(part.text, _RESULT)}"
+
+
+def _pieces(excerpt: Excerpt) -> Iterator[str]:
+    """The stretches that stay, and a line where something is missing."""
+    text, at = excerpt.text, 0
+    for start, end in (*excerpt.kept, (len(text), len(text))):
+        if start > at:
+            yield _gap(text, at, start)
+        if end > start:
+            yield text[start:end].removesuffix("\n")
+        at = end
+
+
+def _gap(text: str, start: int, end: int) -> str:
+    lines = text.count("\n", start, end)
+    if not lines:
+        return f"[... {end - start:,} characters ...]"
+    return f"[... {lines:,} lines ...]" if lines > 1 else "[... 1 line ...]"
 
 
 def is_ours(text: str) -> bool:
@@ -70,18 +140,36 @@ def fold_opening(messages: int) -> str:
     """The first line of a note that takes the place of so many messages."""
     return (
         f"{OPENING} {messages:,} earlier messages of this conversation were condensed into this "
-        "note to save context. It is a record of what happened, not a new request.]"
+        "note to save context. It is a record of what happened, not a new request. Lines that are "
+        "set in are what the assistant called and what tools gave back.]"
     )
 
 
-def note(messages: Sequence[Message]) -> str:
-    """What a fold keeps of one unit: typed text word for word, the rest in a line each."""
-    return _lines(line for message in messages for line in _note(message))
+def note(
+    messages: Iterable[tuple[int, Message]],
+    saying: Saying,
+    newer: Container[str],
+    result: Callable[[int, int], str | None],
+) -> str:
+    """What a fold keeps of one unit: typed text word for word, of all else the most telling.
+
+    Args:
+        messages: of the unit, with their indices.
+        saying: how much stays of what the model said and called.
+        newer: lines, without spaces around them, that stand in what the model said later.
+        result: message and part to what is to be said of that result, None for a line of it.
+    """
+    return "\n".join(
+        line
+        for at, message in messages
+        for index, part in enumerate(message.parts)
+        for line in _note(part, saying, newer, partial(result, at, index))
+    )
 
 
-def typed_note(messages: Sequence[Message]) -> str:
+def typed_note(messages: Iterable[Message]) -> str:
     """What is kept of a unit that is dropped: only what a person typed."""
-    return _lines(
+    return "\n".join(
         _typed(part.text)
         for message in messages
         for part in message.parts
@@ -89,9 +177,9 @@ def typed_note(messages: Sequence[Message]) -> str:
     )
 
 
-def clipped_note(messages: Sequence[Message]) -> str:
+def clipped_note(messages: Iterable[Message]) -> str:
     """As `typed_note`, each text cut to head and tail: only where nothing else makes it fit."""
-    return _lines(
+    return "\n".join(
         _typed(_clip(part.text, _HEAD + _TAIL))
         for message in messages
         for part in message.parts
@@ -99,32 +187,77 @@ def clipped_note(messages: Sequence[Message]) -> str:
     )
 
 
-def _note(message: Message) -> Iterable[str]:
-    for part in message.parts:
-        match part.kind:
-            case Kind.TYPED:
-                yield _typed(part.text)
-            case Kind.PROSE if part.text.strip():
-                yield f"- The assistant wrote: {_clip(part.text, _SAID)}"
-            case Kind.CALL:
-                yield f"- The assistant called {_clip(part.text, _CALL)}"
-            case Kind.RESULT if part.text.strip():
-                yield f"  Result: {_clip(part.text, _CALL)}"
-            case Kind.IMAGE:
-                yield "- An image was shown."
-            case Kind.DOCUMENT:
-                yield "- A document was shown."
-            case _:
-                pass
+def _note(
+    part: Part, saying: Saying, newer: Container[str], result: Callable[[], str | None]
+) -> Iterator[str]:
+    match part.kind:
+        case Kind.TYPED:
+            yield _typed(part.text)
+        case Kind.PROSE if part.text.strip():
+            yield f"- The assistant wrote: {_prose(part.text, saying, newer)}"
+        case Kind.CALL:
+            yield f"- The assistant called {_call(part, saying.call, newer)}"
+        case Kind.RESULT if part.text.strip():
+            said = result()
+            yield f"  Result: {_clip(_body(part.text), _RESULT)}" if said is None else said
+        case Kind.IMAGE:
+            yield "- An image was shown."
+        case Kind.DOCUMENT:
+            yield "- A document was shown."
+        case _:
+            pass
+
+
+def _body(text: str) -> str:
+    """A result's text, of one that is shortened already without our words about it."""
+    return text.partition("\n")[2] if is_ours(text) else text
+
+
+def _prose(text: str, saying: Saying, newer: Container[str]) -> str:
+    """What the agent wrote, clipped; commands in fences stay like calls, line by line."""
+    pieces = text.split("```")
+    if len(pieces) < 3:
+        return _clip(text, saying.prose)
+    said = _clip(" ".join(pieces[::2]), saying.prose)
+    return "\n".join([said, *(_set_in(code, saying.call, newer) for code in pieces[1::2])])
+
+
+def _call(part: Part, size: int, newer: Container[str]) -> str:
+    """A call: its name and its arguments as they read without JSON's escapes, line by line."""
+    given = part.text[len(part.name) :].strip()
+    try:
+        found = msgspec.json.decode(given.encode("utf-8", "replace"))
+    except (msgspec.MsgspecError, RecursionError):
+        found = None
+    if size < AT_LENGTH.call or not isinstance(found, dict):
+        return _clip(part.text, size)
+    lines = [
+        f"{key}: {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+        for key, value in found.items()
+    ]
+    return f"{_clip(part.name, _NAME_OF_CALL)}\n{_set_in('\n'.join(lines), size, newer)}"
+
+
+def _set_in(text: str, size: int, newer: Container[str]) -> str:
+    """Lines of the agent's own, each set in by a space; of a long text beginning and end."""
+    lines: list[str] = []
+    for line in text.strip("\n").split("\n"):
+        bare = line.strip()
+        if bare in newer:
+            if lines[-1:] != [_LATER]:
+                lines.append(_LATER)
+        elif bare:
+            lines.append(f" {line}")
+    kept = "\n".join(lines)
+    if len(kept) <= size:
+        return kept
+    head, tail = kept[: size * 2 // 3], kept[-size // 3 :]
+    return f"{head[: head.rfind('\n') + 1 or None]} [...]\n {tail.partition('\n')[2] or tail}"
 
 
 def _typed(text: str) -> str:
     """Typed text, every line marked, so that nothing in it can pass for a line of ours."""
     return "The user wrote:\n" + "\n".join(f"> {line}" for line in text.split("\n"))
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(lines)
 
 
 def _clip(text: str, size: int) -> str:
@@ -136,35 +269,40 @@ def _clip(text: str, size: int) -> str:
 
 
 def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
-def _cut(text: str) -> tuple[str, str, str]:
-    """Head, middle and tail, cut at line ends where that costs little."""
-    at, end = min(_HEAD, len(text)), max(_HEAD, len(text) - _TAIL)
-    line = text.rfind("\n", _HEAD // 2, at)
-    at = line if line > 0 else at
-    line = text.find("\n", end, end + _TAIL // 2)
-    end = line + 1 if line > 0 else end
-    return text[:at], text[at:end], text[end:]
+def decoded(part: Part) -> str:
+    """The text of a part; of a call's arguments, near enough what they are without escapes."""
+    if part.kind is not Kind.CALL:
+        return part.text
+    return part.text.replace("\\n", "\n").replace('\\"', '"').replace("\\t", "\t")
 
 
-def _index(text: str, seen: str) -> str:
-    """The names in a text that do not stand in what is kept, the most frequent first."""
-    words = Counter(word.strip(".-") for word in _WORD.findall(text[:200_000]))
-    names = Counter(
+def names_in(text: str) -> list[str]:
+    """The names in a text, the most frequent first."""
+    words = Counter(word.strip(".-") for word in _WORD.findall(text[:_SEARCHED]))
+    found = Counter(
         {
             word: count
             for word, count in words.items()
             if len(word) in _NAME_LENGTH and _NAME.fullmatch(word)
         }
     )
-    found, size = [], 0
-    for name, _ in names.most_common(60):
-        if name in seen:
-            continue
-        size += len(name) + 2
-        if size > _INDEX:
+    return [name for name, _ in found.most_common(_NAMES)]
+
+
+def words_in(text: str) -> set[str]:
+    """All that might be one of `names_in`."""
+    return {word.strip(".-") for word in _WORD.findall(text[:_SEARCHED])}
+
+
+def index(names: Iterable[str], size: int) -> str:
+    """As many of the names as fit into so many characters."""
+    found: list[str] = []
+    for name in names:
+        size -= len(name) + 2
+        if size < 0:
             break
         found.append(name)
     return ", ".join(found)

@@ -1,15 +1,21 @@
 """smart_truncation: local, deterministic, always there.
 
-Not a cut at the front. In this order, each only until the target is met: old tool results become
-stubs, the oldest units fold into a note that keeps what people typed, what the note says of the
-oldest units is dropped, what may not fold (an agent's calls since the last typed turn that hold
-thinking) keeps a line of each result, and, where the request could not be sent at all otherwise,
-long typed texts in the note are clipped.
+Not a cut at the front. In this order, each only as far as it takes: environment blocks that a newer
+one follows go, and the line numbers of old results; the oldest units fold into a note, which keeps
+what people typed, what the agent called, and its results; the note says less of what the agent
+called long ago; old results lose the blocks that are the least likely to be needed; then the note
+says less of everything, all the rest folds, and the note keeps only what people typed; what may not
+fold (an agent's calls since the last typed turn that hold thinking) keeps a line of each result;
+and, where the request could not be sent at all otherwise, long typed texts in the note are clipped.
+
+Each step plans anew from the client's whole history: what the conversation has come back to since
+the last one may be shown again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
 from itertools import pairwise
 from typing import Final
 
@@ -23,139 +29,376 @@ from mitmcontext.condense.conversation import (
     with_texts,
 )
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.results import OldResults
 from mitmcontext.condense.units import Kept, kept
-from mitmcontext.values import Kind, Message, Part, Span
+from mitmcontext.values import Kind, Message, Span
 
-# Shorter results are not worth a stub, which alone has up to 1,400 characters.
-_WORTH_A_STUB: Final = 1_500
 # Twice what a brief stub has.
 _WORTH_A_BRIEF_STUB: Final = 320
-_SHORTENED: Final = (Kind.RESULT, Kind.ENVIRONMENT)
+# The share of old results' tokens that may still have to go when no more of the oldest units fold,
+# and when the note no longer says less of what the agent called.
+_LEFT_TO_RESULTS: Final = 0.3
+_MOST_LEFT_TO_RESULTS: Final = 0.6
+# Results shown since: what is more recent folds only when nothing else helps; calls that are older
+# are told in a line each. An agent seldom comes back to what is older (measured: lines of its own
+# calls are used again a tenth as often after a dozen results as right away).
+_RECENT: Final = 2
+_LONG_AGO: Final = 12
+# What is left of old content where what has to stay fills most of the target, as a share of it.
+_OLD_SHARE: Final = 0.4
+_TELLING: Final = 12
+# What a gap costs is known only once all are: so often the rest is looked for.
+_ROUNDS: Final = 4
+# A note's own words have fewer tokens a character than messages with their keys and escapes.
+_PLAIN: Final = 0.87
+# Tokens of a note's first line, with the message around it.
+_OPENING: Final = 70.0
 
-Note = Callable[[Sequence[Message]], str]
+
+class _Says(IntEnum):
+    """What a note says of a unit, from most to least."""
+
+    AT_LENGTH = 0
+    IN_SHORT = 1
+    TYPED = 2
+    CLIPPED = 3
 
 
 def smart_truncation(conversation: Conversation, room: Room) -> tuple[FrozenEdit, ...]:
     """All edits that bring the conversation to the target, or as near as the rules allow.
 
-    Edits that hold already stay, unless what they shorten is folded now.
+    What is folded already stays folded. The plan goes by estimates: of a stretch of a text as many
+    tokens as it has characters of it. Only where the request might not be sent at all otherwise is
+    the result counted, and corrected.
     """
     draft = _Draft(conversation, kept(conversation.messages))
-    draft.shorten(room.target, texts.stub, _WORTH_A_STUB)
-    draft.fold(room.target)
-    draft.say_less(texts.typed_note, room.target)
-    draft.shorten(room.target, texts.brief_stub, _WORTH_A_BRIEF_STUB)
+    draft.reduce(draft.goal(room))
     if room.fits is not None:
-        draft.say_less(texts.clipped_note, room.fits)
+        off = draft.counted() / max(1, draft.total)
+        draft.reduce(int(min(draft.goal(room), room.fits) / max(1.0, off)))
+        draft.say_less(_Says.CLIPPED, int(room.fits / max(1.0, off)))
     return draft.edits()
 
 
+class _Later(Container[str]):
+    """The lines that the agent says again from a message on."""
+
+    def __init__(self, last: Mapping[str, int], end: int) -> None:
+        self._last = last
+        self._end = end
+
+    def __contains__(self, line: object) -> bool:
+        return isinstance(line, str) and self._last.get(line, -1) >= self._end
+
+
+def _last_said(messages: Sequence[Message]) -> dict[str, int]:
+    """Each line of some length that the agent said, and the last message that holds it."""
+    return {
+        line: at
+        for at, message in enumerate(messages)
+        if message.role == "assistant"
+        for part in message.parts
+        if part.kind in (Kind.PROSE, Kind.CALL)
+        for raw in texts.decoded(part).split("\n")
+        if len(line := raw.strip()) >= _TELLING
+    }
+
+
 class _Draft:
-    """A plan in the making: which parts are stubs, which units are folded, what it all weighs."""
+    """A plan in the making: which units are folded, what is left of results, what it all weighs.
+
+    Weights are estimated while the plan changes and counted when it is settled.
+    """
 
     def __init__(self, conversation: Conversation, stay: Kept) -> None:
         self._conversation = conversation
         self._messages = conversation.messages
         self._stay = stay
-        self._stubs = stubs_of(conversation.frozen)
-        self._folded = folded_by(conversation.frozen)
-        self._weights = list(conversation.tokens)
-        for at, changed in self._stubs.items():
-            self._weights[at] = conversation.weigh(with_texts(self._messages[at], changed), at)
-        self._notes: dict[int, tuple[str, int]] = {}
-        self._opening_weight = conversation.weigh(
-            said(texts.fold_opening(len(self._messages))), None
+        self._units = stay.units
+        self._unit_of = {at: n for n, unit in enumerate(stay.units) for at in range(*unit)}
+        self._folded = set(folded_by(conversation.frozen))
+        self._says = {self._unit_of[at]: _Says.AT_LENGTH for at in sorted(self._folded)}
+        self._ages = self._results_since()
+        self._results = OldResults(self._messages, conversation.tokens, self._old_results())
+        self._shortened = self._held_stubs()
+        self._last_said = _last_said(self._messages)
+        sizes = (len(part.text) for message in self._messages for part in message.parts)
+        self._usual_rate = _PLAIN * sum(conversation.tokens) / max(1, sum(sizes))
+        # Estimates; what a change of the plan makes wrong is thrown away.
+        self._weights: dict[int, float] = {}
+        self._note_weights: dict[int, float] = {}
+
+    def _results_since(self) -> list[int]:
+        """For each unit the results that were shown behind it."""
+        found: list[int] = []
+        shown = 0
+        for unit in reversed(self._units):
+            found.append(shown)
+            parts = (part for at in range(*unit) for part in self._messages[at].parts)
+            shown += sum(part.kind is Kind.RESULT for part in parts)
+        return found[::-1]
+
+    def _old_results(self) -> list[tuple[int, int]]:
+        return [
+            (at, index)
+            for at, message in enumerate(self._messages)
+            for index, part in enumerate(message.parts)
+            if part.kind is Kind.RESULT
+            and (at in self._folded or self._may_shorten(at, index))
+            and not texts.is_ours(part.text)
+        ]
+
+    def _may_shorten(self, at: int, index: int) -> bool:
+        message = self._messages[at]
+        place = at, index
+        return (
+            message.editable
+            and message.parts[index].value is not None
+            and place not in self._stay.parts
         )
-        for unit in self._folded_units():
-            self._write(unit, texts.note)
+
+    def _held_stubs(self) -> dict[int, dict[int, str]]:
+        """What is frozen of parts that are none of the old results, as after going back."""
+        return {
+            at: held
+            for at, changed in stubs_of(self._conversation.frozen).items()
+            if (held := {i: text for i, text in changed.items() if (at, i) not in self._results.at})
+        }
+
+    def goal(self, room: Room) -> int:
+        """How far to go down: some old content is left in any case, as long as that is enough."""
+        stays = sum(self._conversation.tokens[at] for at in self._stay.messages)
+        wanted = self._conversation.fixed + stays + _OLD_SHARE * room.target
+        least = room.target if room.least is None else room.least
+        most = room.target if room.most is None else room.most
+        return int(max(least, min(most, wanted)))
+
+    def reduce(self, goal: int) -> None:
+        """Take the steps that the module's first lines name, until the goal is met."""
+        if self.total <= goal:
+            return
+        self._shorten_environment()
+        self._fold_oldest(goal)
+        self._leave_out_blocks(goal)
+        self.say_less(_Says.IN_SHORT, goal)
+        self._fold_all(goal)
+        self.say_less(_Says.TYPED, goal)
+        self._remove_results(goal)
+
+    # Weights.
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Estimated tokens of the whole request as planned."""
-        standing = sum(weight for at, weight in enumerate(self._weights) if at not in self._folded)
-        notes = sum(self._notes[unit.start][1] for unit in self._folded_units())
-        openings = self._opening_weight * len(self._runs())
-        return self._conversation.fixed + standing + notes + openings
+        count = len(self._messages)
+        standing = sum(self._weight(at) for at in range(count) if at not in self._folded)
+        notes = sum(map(self._note_weight, self._says))
+        return self._conversation.fixed + standing + notes + _OPENING * len(self._runs())
 
-    def shorten(self, target: int, stub: Callable[[Part], str], least: int) -> None:
-        """Old results of `least` characters and more become stubs, the oldest first."""
-        total = self.total
-        for at, message in enumerate(self._messages):
+    def counted(self) -> int:
+        """The same, counted from the texts as they are planned."""
+        weigh = self._conversation.weigh
+        standing = sum(
+            weigh(with_texts(self._messages[at], self._texts_of(at)), at)
+            for at in range(len(self._messages))
+            if at not in self._folded
+        )
+        notes = sum(weigh(said(self._run_text(run)), None) for run in self._runs())
+        return self._conversation.fixed + standing + notes
+
+    def _weight(self, at: int) -> float:
+        """The tokens of a message that stands."""
+        if at not in self._weights:
+            message, tokens = self._messages[at], float(self._conversation.tokens[at])
+            shortened = self._shortened.get(at, {})
             for index, part in enumerate(message.parts):
-                if total <= target:
-                    return
-                standing = self._stubs.get(at, {}).get(index, part.text)
-                if (
-                    message.editable
-                    and at not in self._folded
-                    and part.kind in _SHORTENED
-                    and part.value is not None
-                    and len(standing) >= least
-                    and (at, index) not in self._stay.parts
-                    and not texts.is_ours(part.text)
-                ):
-                    total -= self._shorten(at, index, stub(part))
+                if index in shortened:
+                    gone = len(part.text) - len(shortened[index])
+                    tokens -= gone * self._rate(at)
+                elif (one := self._results.at.get((at, index))) is not None:
+                    tokens -= self._results.freed(one)
+            self._weights[at] = tokens
+        return self._weights[at]
 
-    def _shorten(self, at: int, index: int, text: str) -> int:
-        """Put a stub in and return the tokens that it frees."""
-        changed = {**self._stubs.get(at, {}), index: text}
-        weight = self._conversation.weigh(with_texts(self._messages[at], changed), at)
-        freed = self._weights[at] - weight
-        if freed <= 0:
-            return 0
-        self._stubs[at] = changed
-        self._weights[at] = weight
-        return freed
+    def _rate(self, at: int) -> float:
+        """Tokens per character of a message."""
+        size = sum(len(part.text) for part in self._messages[at].parts)
+        return self._conversation.tokens[at] / max(1, size)
 
-    def fold(self, target: int) -> None:
-        """The oldest units fold into notes."""
-        total = self.total
-        for unit in self._stay.units:
-            if total <= target:
+    def _note_weight(self, unit: int) -> float:
+        """The tokens of what a note says of a unit."""
+        if unit not in self._note_weights:
+            tokens = len(self._note(unit, quote=False)) * self._usual_rate
+            if self._says[unit] in (_Says.AT_LENGTH, _Says.IN_SHORT):
+                tokens += sum(map(self._results.quoted_tokens, self._results_of(unit)))
+            self._note_weights[unit] = tokens
+        return self._note_weights[unit]
+
+    def _results_of(self, unit: int) -> Iterator[int]:
+        for at in range(*self._units[unit]):
+            for index in range(len(self._messages[at].parts)):
+                if at in self._folded and (at, index) in self._results.at:
+                    yield self._results.at[at, index]
+
+    def _forget(self, results: Iterable[int]) -> None:
+        """What these results are part of weighs something else now."""
+        for one in results:
+            at = self._results.places[one][0]
+            self._weights.pop(at, None)
+            self._note_weights.pop(self._unit_of[at], None)
+
+    # The reductions.
+
+    def _shorten_environment(self) -> None:
+        blocks = [
+            (at, index)
+            for at, message in enumerate(self._messages)
+            for index, part in enumerate(message.parts)
+            if part.kind is Kind.ENVIRONMENT
+        ]
+        for at, index in blocks[:-1]:
+            part = self._messages[at].parts[index]
+            if self._may_shorten(at, index) and not texts.is_ours(part.text):
+                text = texts.environment_stub(part)
+                if len(text) < len(part.text):
+                    self._shortened.setdefault(at, {})[index] = text
+                    self._weights.pop(at, None)
+
+    def _fold_oldest(self, goal: int) -> None:
+        """The oldest units fold, and what was called long ago is told in short.
+
+        Both only as far as old results would have to lose too much instead.
+        """
+        need = self.total - goal
+        blocks = self._results.tokens
+        for unit, age in enumerate(self._ages):
+            if need <= _LEFT_TO_RESULTS * blocks or age <= _RECENT:
                 break
             if self._may_fold(unit):
-                standing = sum(self._weights[at] for at in range(*unit))
-                self._folded |= set(range(*unit))
-                total -= standing - self._write(unit, texts.note)
+                need -= self._fold(unit, _Says.AT_LENGTH)
+        self._keep_turns_alternating()
+        for unit in sorted(self._says):
+            if need <= _MOST_LEFT_TO_RESULTS * blocks or self._ages[unit] <= _LONG_AGO:
+                break
+            need -= self._say(unit, _Says.IN_SHORT)
+
+    def _leave_out_blocks(self, goal: int) -> None:
+        for _ in range(_ROUNDS):
+            over = self.total - goal
+            changed = self._results.leave_out(over) if over > 0 else set()
+            if not changed:
+                return
+            self._forget(changed)
+
+    def say_less(self, says: _Says, goal: int) -> None:
+        """What the notes say of the oldest units becomes less."""
+        over = self.total - goal
+        for unit in sorted(self._says):
+            if over <= 0:
+                return
+            over -= self._say(unit, says)
+
+    def _fold_all(self, goal: int) -> None:
+        over = self.total - goal
+        for unit in range(len(self._units)):
+            if over <= 0:
+                break
+            if self._may_fold(unit):
+                over -= self._fold(unit, _Says.IN_SHORT)
         self._keep_turns_alternating()
 
-    def say_less(self, note: Note, target: int) -> None:
-        """What the notes say of the oldest units becomes less."""
-        total = self.total
-        for unit in self._folded_units():
-            if total <= target:
+    def _remove_results(self, goal: int) -> None:
+        """Nothing is left of old results but that they were there, the oldest first."""
+        over = self.total - goal
+        for at, index in self._old_parts():
+            if over <= 0:
                 return
-            before = self._notes[unit.start][1]
-            total -= before - self._write(unit, note)
+            changed = self._texts_of(at)
+            part = self._messages[at].parts[index]
+            if len(changed.get(index, part.text)) >= _WORTH_A_BRIEF_STUB:
+                before = self._weight(at)
+                self._shortened.setdefault(at, {})[index] = texts.brief_stub(part)
+                self._weights.pop(at, None)
+                over -= before - self._weight(at)
+
+    def _old_parts(self) -> list[tuple[int, int]]:
+        return [
+            (at, index)
+            for at, message in enumerate(self._messages)
+            for index, part in enumerate(message.parts)
+            if part.kind in (Kind.RESULT, Kind.ENVIRONMENT)
+            and at not in self._folded
+            and self._may_shorten(at, index)
+            and not texts.is_ours(part.text)
+        ]
+
+    def _may_fold(self, unit: int) -> bool:
+        indices = set(range(*self._units[unit]))
+        return not indices & self._stay.messages and not indices & self._folded
+
+    def _fold(self, unit: int, says: _Says) -> float:
+        """Fold a unit and return the tokens that it frees."""
+        indices = range(*self._units[unit])
+        standing = sum(map(self._weight, indices))
+        self._folded |= set(indices)
+        self._says[unit] = says
+        self._note_weights.pop(unit, None)
+        return standing - self._note_weight(unit)
+
+    def _say(self, unit: int, says: _Says) -> float:
+        """Say less of a folded unit and return the tokens that it frees."""
+        if self._says[unit] >= says:
+            return 0
+        before = self._note_weight(unit)
+        self._says[unit] = says
+        self._note_weights.pop(unit, None)
+        return before - self._note_weight(unit)
+
+    # What comes out.
 
     def edits(self) -> tuple[FrozenEdit, ...]:
         """The plan as edits, in the order of the conversation."""
         found = [
             FrozenEdit(at, index, self._messages[at].parts[index].digest, text)
-            for at, changed in self._stubs.items()
+            for at in range(len(self._messages))
             if at not in self._folded
-            for index, text in changed.items()
+            for index, text in self._texts_of(at).items()
         ]
         for run in self._runs():
-            text = self._note_text(run)
+            text = self._run_text(run)
             for at in range(*run):
                 held = text if at == run.start else None
                 found.append(FrozenEdit(at, WHOLE, self._messages[at].digest, held))
         return tuple(sorted(found, key=lambda edit: (edit.message, edit.part)))
 
-    def _may_fold(self, unit: Span) -> bool:
-        indices = set(range(*unit))
-        return not indices & self._stay.messages and not indices & self._folded
+    def _texts_of(self, at: int) -> dict[int, str]:
+        """The texts that stand in the place of parts of a message."""
+        changed: dict[int, str] = {}
+        for index, part in enumerate(self._messages[at].parts):
+            one = self._results.at.get((at, index))
+            if one is not None and self._results.is_shortened(one):
+                text = self._results.stub(one)
+                if len(text) < len(part.text):
+                    changed[index] = text
+        return changed | self._shortened.get(at, {})
 
-    def _folded_units(self) -> list[Span]:
-        return [unit for unit in self._stay.units if not self._folded.isdisjoint(range(*unit))]
+    def _note(self, unit: int, *, quote: bool = True) -> str:
+        """What a note says of a unit; without quotations, to weigh the rest of it."""
+        span, says = self._units[unit], self._says[unit]
+        messages = [(at, self._messages[at]) for at in range(*span) if at in self._folded]
+        if says is _Says.TYPED:
+            return texts.typed_note(message for _, message in messages)
+        if says is _Says.CLIPPED:
+            return texts.clipped_note(message for _, message in messages)
 
-    def _write(self, unit: Span, note: Note) -> int:
-        """Say what the note keeps of a unit, and return what that weighs."""
-        text = note([self._messages[at] for at in range(*unit) if at in self._folded])
-        weight = self._conversation.weigh(said(text), None)
-        self._notes[unit.start] = text, weight
-        return weight
+        def result(at: int, index: int) -> str | None:
+            one = self._results.at.get((at, index))
+            if one is None:
+                return None
+            return self._results.quoted(one) if quote else ""
+
+        saying = texts.AT_LENGTH if says is _Says.AT_LENGTH else texts.IN_SHORT
+        return texts.note(messages, saying, _Later(self._last_said, span.end), result)
 
     def _runs(self) -> list[Span]:
         """The folded messages as unbroken runs."""
@@ -167,11 +410,11 @@ class _Draft:
         ends = [*(a for a, _ in breaks), marks[-1]]
         return [Span(start, end + 1) for start, end in zip(starts, ends, strict=True)]
 
-    def _note_text(self, run: Span) -> str:
+    def _run_text(self, run: Span) -> str:
         notes = [
-            self._notes[unit.start][0]
-            for unit in self._folded_units()
-            if unit.start < run.end and unit.end > run.start
+            self._note(unit)
+            for unit in sorted(self._says)
+            if self._units[unit].start < run.end and self._units[unit].end > run.start
         ]
         return "\n".join([texts.fold_opening(run.end - run.start), *filter(None, notes)])
 
@@ -188,9 +431,10 @@ class _Draft:
             if self._is_plain(run.end - 1) and self._is_users_turn(run.end - 1, 1):
                 back.add(run.end - 1)
         self._folded -= back
-        for unit in self._folded_units():
-            if not back.isdisjoint(range(*unit)):
-                self._write(unit, texts.note)
+        for unit in {self._unit_of[at] for at in back}:
+            self._note_weights.pop(unit, None)
+            if self._folded.isdisjoint(range(*self._units[unit])):
+                del self._says[unit]
 
     def _is_users_turn(self, at: int, step: int) -> bool:
         """Whether a user speaks next, from a message on or back; system messages are no turns."""
