@@ -78,7 +78,7 @@ _COARSE: Final = 0.1
 # A step goes so far below the target where that leaves some old content: each one costs the
 # provider's cache, and on recorded sessions what goes last is seldom needed again.
 _FURTHER: Final = 0.5
-# By so much of the room a step frees more than what makes it worthwhile: estimates are a little off.
+# A step frees so much more of the room than what makes it worthwhile: estimates are a little off.
 _CLEARLY: Final = 0.02
 _SHOWN: Final = 60
 _EXCERPT: Final = 4_000

@@ -4,79 +4,84 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmcontext.condense import texts
+from mitmcontext.condense.blocks import blocks_of
+from mitmcontext.condense.texts import AT_LENGTH, IN_SHORT, Excerpt
 from mitmcontext.values import Kind, Message, Part, Span
 
-LISTING = "\n".join(f"src/module_{n}/handler.py: ok" for n in range(200))
 anything = st.text(max_size=4_000)
 
 
-def part(text: str, kind: Kind = Kind.RESULT) -> Part:
-    return Part(kind, text, Span(0, 0))
+def part(text: str, kind: Kind = Kind.RESULT, name: str = "") -> Part:
+    return Part(kind, text, Span(0, 0), name=name)
 
 
 def message(*parts: Part, role: str = "user") -> Message:
     return Message(role, parts, b"")
 
 
-def test_a_stub_holds_head_tail_and_names() -> None:
-    text = "\n".join(["first line", LISTING, "crucial_name = load_settings()", LISTING, "the end"])
-    found = texts.stub(part(text))
-    lines = found.splitlines()
-    assert texts.is_ours(found)
-    assert f"{len(text):,} characters in {text.count(chr(10)) + 1:,} lines" in lines[0]
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] in lines[0]
-    assert lines[1] == "first line"
-    assert "the end" in lines
-    assert "characters left out" in found
-    assert lines[-1].startswith("[names in what was left out: ")
-    assert "src/module_20/handler.py" in lines[-1]
-    assert len(found) < 1_500
+def excerpt(text: str, stays: Callable[[int], bool]) -> Excerpt:
+    """Those blocks of a text that stay, by their number."""
+    kept: list[tuple[int, int]] = []
+    for number, (start, end) in enumerate(blocks_of(text)):
+        if stays(number) and kept and kept[-1][1] == start:
+            kept[-1] = kept[-1][0], end
+        elif stays(number):
+            kept.append((start, end))
+    return Excerpt(text, kept, 0)
 
 
-def test_names_that_can_be_read_anyway_are_not_listed() -> None:
-    text = (
-        "config.load_settings\n"
-        + "x " * 2_000
-        + "\nconfig.load_settings\nother.name_here\n"
-        + ("y " * 2_000)
+def note(messages: Sequence[Message], saying: texts.Saying = AT_LENGTH) -> str:
+    return texts.note(enumerate(messages), saying, (), lambda *_: None)
+
+
+def test_a_stub_says_what_is_missing_and_where() -> None:
+    text = "\n".join(f"line {number}" for number in range(30))
+    found = texts.stub(part(text), excerpt(text, lambda n: n in (0, 2)), "other.name").splitlines()
+    sha = hashlib.sha256(text.encode()).hexdigest()[:8]
+    assert found[0] == (
+        f"[mitmcontext: shortened from {len(text)} characters, 30 lines, sha256 {sha}; "
+        "run the call again to see all]"
     )
-    listed = texts.stub(part(text)).splitlines()[-1]
-    assert "other.name_here" in listed
-    assert "config.load_settings" not in listed
+    assert found[1:7] == [f"line {number}" for number in range(6)]
+    assert found[7] == "[... 6 lines ...]"
+    assert found[8:14] == [f"line {number}" for number in range(12, 18)]
+    assert found[14:] == ["[... 11 lines ...]", "[names in what was left out: other.name]"]
 
 
-@given(anything)
-def test_a_stub_is_the_same_for_the_same_text_and_bounded(text: str) -> None:
-    found = texts.stub(part(text))
-    assert found == texts.stub(part(text))
+def test_a_stub_without_line_numbers_says_so() -> None:
+    whole = "     1\u2192one\n     2\u2192two"
+    found = texts.stub(part(whole), Excerpt("one\ntwo", [(0, 7)], 2), "")
+    assert "2 lines, line numbers left out, sha256" in found
+    assert found.endswith("\none\ntwo")
+
+
+@given(anything, st.integers(1, 4))
+def test_all_that_a_stub_shows_stood_in_the_result(text: str, every: int) -> None:
+    found = texts.stub(part(text), excerpt(text, lambda number: number % every == 0), "")
     assert texts.is_ours(found)
-    assert len(found) < 1_700
+    lines = set(text.split("\n"))
+    for line in found.split("\n")[1:]:
+        assert line in lines or line.startswith("[... ") or line in text
 
 
 @given(st.text(min_size=1, max_size=4_000), st.text(min_size=1, max_size=4_000))
 def test_different_texts_have_different_stubs(one: str, other: str) -> None:
-    assert (texts.stub(part(one)) == texts.stub(part(other))) == (one == other)
     assert (texts.brief_stub(part(one)) == texts.brief_stub(part(other))) == (one == other)
 
 
 @given(anything)
-def test_what_a_stub_says_was_left_out_is_just_that(text: str) -> None:
-    head, middle, tail = texts._cut(text)
-    assert head + middle + tail == text
-
-
-@given(anything)
 def test_a_brief_stub_says_nothing_of_the_text(text: str) -> None:
-    found = texts.brief_stub(part(text))
-    assert texts.is_ours(found)
-    assert "\n" not in found
-    assert len(found) < 250
+    for found in (texts.brief_stub(part(text)), texts.environment_stub(part(text))):
+        assert texts.is_ours(found)
+        assert "\n" not in found
+        assert len(found) < 250
 
 
 def test_a_note_says_what_happened() -> None:
@@ -85,29 +90,68 @@ def test_a_note_says_what_happened() -> None:
         message(
             part("secret thoughts", Kind.THINKING),
             part("I will read\nthe file first.", Kind.PROSE),
-            part('Read {"path": "a.py"}', Kind.CALL),
+            part('Edit {"path": "a.py", "new": "a = 1\\nb = 2", "all": true}', Kind.CALL, "Edit"),
             role="assistant",
         ),
         message(part("import os\n\nprint(1)"), part("", Kind.IMAGE), part("env", Kind.ENVIRONMENT)),
         message(part("%PDF", Kind.DOCUMENT)),
     ]
-    assert texts.note(history).splitlines() == [
+    assert note(history).splitlines() == [
         "The user wrote:",
         "> Fix the login.",
         "> And the tests.",
         "- The assistant wrote: I will read the file first.",
-        '- The assistant called Read {"path": "a.py"}',
+        "- The assistant called Edit",
+        " path: a.py",
+        " new: a = 1",
+        " b = 2",
+        " all: true",
         "  Result: import os print(1)",
         "- An image was shown.",
         "- A document was shown.",
     ]
+    assert '- The assistant called Edit {"path": "a.py",' in note(history, IN_SHORT)
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(Kind)), anything), max_size=6))
-def test_nothing_in_a_note_passes_for_a_line_of_ours(said: list[tuple[Kind, str]]) -> None:
+def test_lines_that_the_agent_says_again_are_told_once() -> None:
+    called = part('Run {"command": "make all\\nmake install\\nmake clean"}', Kind.CALL, "Run")
+    told = texts.note(
+        [(0, message(called, role="assistant"))],
+        AT_LENGTH,
+        {"make install"},
+        lambda *_: None,
+    )
+    assert told.splitlines()[1:] == [
+        " command: make all",
+        " [... said again later]",
+        " make clean",
+    ]
+
+
+def test_a_result_is_quoted_set_in() -> None:
+    text = "\n".join(f"> line {number}" for number in range(12))
+    found = texts.quoted(part(text), excerpt(text, lambda number: number == 0), "a.name")
+    lines = found.splitlines()
+    assert lines[0].startswith(f"  Result (of {len(text)} characters, sha256 ")
+    assert lines[1:] == [
+        *(f"  > line {number}" for number in range(6)),
+        "  [... 5 lines ...]",
+        "  [names in what was left out: a.name]",
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Kind)), anything), max_size=6), st.booleans())
+def test_nothing_in_a_note_passes_for_a_line_of_ours(
+    said: list[tuple[Kind, str]], short: bool
+) -> None:
     whole = message(*(part(text, kind) for kind, text in said))
-    ours = ("> ", "- The assistant ", "  Result: ", "- An image ", "- A document ")
-    found = texts.note([whole])
+
+    def quoted(_: int, index: int) -> str:
+        text = whole.parts[index].text
+        return texts.quoted(part(text), excerpt(text, lambda number: number % 2 == 0), "")
+
+    found = texts.note([(0, whole)], IN_SHORT if short else AT_LENGTH, (), quoted)
+    ours = ("> ", "- The assistant ", "  ", " ", "- An image ", "- A document ")
     for line in found.split("\n") if found else ():
         assert line == "The user wrote:" or line.startswith(ours)
     typed = sum(kind is Kind.TYPED for kind, _ in said)
@@ -117,21 +161,26 @@ def test_nothing_in_a_note_passes_for_a_line_of_ours(said: list[tuple[Kind, str]
 @given(anything)
 def test_typed_text_is_kept_word_for_word(text: str) -> None:
     typed = message(part(text, Kind.TYPED), part("result"))
-    for note in (texts.note, texts.typed_note):
-        lines = note([typed]).split("\n")
-        quoted = [line.removeprefix("> ") for line in lines if line.startswith("> ")]
+    for told in (note([typed]), texts.typed_note([typed])):
+        quoted = [line.removeprefix("> ") for line in told.split("\n") if line.startswith("> ")]
         assert "\n".join(quoted) == text
 
 
 def test_weaker_notes_say_less() -> None:
     text = "word " * 1_000
-    unit = [message(part(text, Kind.TYPED)), message(part(text), role="tool")]
-    whole, typed, clipped = (
-        len(note(unit)) for note in (texts.note, texts.typed_note, texts.clipped_note)
-    )
-    assert whole > typed > clipped
-    assert clipped < 900
+    unit = [message(part(text, Kind.TYPED)), message(part(text, Kind.PROSE), role="assistant")]
+    lengths = [len(note(unit)), len(note(unit, IN_SHORT))]
+    lengths += [len(texts.typed_note(unit)), len(texts.clipped_note(unit))]
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(set(lengths)) == 4
+    assert lengths[-1] < 900
     assert texts.typed_note([message(part("x"))]) == ""
+
+
+def test_names_are_the_most_frequent_first_and_no_more_than_fit() -> None:
+    text = "src/a.py config.load_settings src/a.py deadbeef1 the and HttpServer"
+    assert texts.names_in(text) == ["src/a.py", "config.load_settings", "deadbeef1", "HttpServer"]
+    assert texts.index(texts.names_in(text), 32) == "src/a.py, config.load_settings"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +201,7 @@ def test_weaker_notes_say_less() -> None:
 )
 def test_no_text_takes_long(text: str) -> None:
     begun = time.process_time()
-    texts.stub(part(text))
-    texts.note([message(part(text), part(text, Kind.PROSE))])
+    texts.stub(part(text), excerpt(text, lambda number: number % 2 == 0), "")
+    texts.names_in(text)
+    note([message(part(text), part(text, Kind.PROSE))])
     assert time.process_time() - begun < 1

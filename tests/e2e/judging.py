@@ -144,22 +144,33 @@ def breaks(went: Sequence[bytes]) -> list[int]:
 # Where every changed text comes from.
 
 _STUB = re.compile(
-    r"\[mitmcontext: an older tool result was shortened to save context; it had ([\d,]+) characters"
-    r" in ([\d,]+) lines \(sha256 ([0-9a-f]{16})\)\. Run the call again to see it all\.\]\n"
-    r"(.*?)\n\[\.\.\. ([\d,]+) characters left out \.\.\.\](?:\n(.*?))??"
-    r"(?:\n\[names in what was left out: ([^\n]*)\])?",
+    r"\[mitmcontext: shortened from ([\d,]+) characters, ([\d,]+) lines(, line numbers left out)?, "
+    r"sha256 ([0-9a-f]{8}); run the call again to see all\]\n(.*)",
     re.DOTALL,
 )
-_BRIEF = (
-    "[mitmcontext: an older tool result of {:,} characters was removed to save context"
-    " (sha256 {}). Run the call again to see it.]"
+_BRIEF = re.compile(
+    r"\[mitmcontext: a result of ([\d,]+) characters was removed, sha256 ([0-9a-f]{8})"
+    r"(?:; it named ([^\n]*))?\. Run the call again to see it\.\]"
 )
 _FOLD = re.compile(
     r"\[mitmcontext: ([\d,]+) earlier messages of this conversation were condensed into this note"
-    r" to save context\. It is a record of what happened, not a new request\.\]"
+    r" to save context\. It is a record of what happened, not a new request\. Lines that are set in"
+    r" are what the assistant called and what tools gave back\.\]"
 )
-_FIXED_LINES = ("The user wrote:", "- An image was shown.", "- A document was shown.", "")
+_FIXED_LINES = (
+    "The user wrote:",
+    "- An image was shown.",
+    "- A document was shown.",
+    " [... said again later]",
+    " [...]",
+    "",
+)
 _SAID = re.compile(r"(?:- The assistant (?:wrote:|called)|  Result:) (.*)", re.DOTALL)
+_RESULT = re.compile(
+    r"  Result(?: \(of [\d,]+ characters(?:, sha256 [0-9a-f]{8})?\)( naming)?)?:(.*)"
+)
+_GAP = re.compile(r"\[\.\.\. (?:[\d,]+ (?:lines|characters)|1 line) \.\.\.\]")
+_NAMES = re.compile(r"\[names in what was left out: ([^\n]*)\]")
 
 
 def complaints(body: bytes, went: bytes) -> list[str]:
@@ -202,18 +213,40 @@ def _note(message: Json, stood: Sequence[Json]) -> Iterator[str]:
     if len(content) != 1 or set(content[0]) != {"type", "text"}:
         yield "a note with something beside its text"
         return
-    texts = [text for one in stood for text in _texts(one)]
-    known = {line for text in texts for line in text.split("\n")}
-    squeezed = "\n".join(" ".join(text.split()) for text in texts)
+    texts = [text for one in stood for text in (*_texts(one), *_arguments(one))]
+    held = "\n".join(texts)
+    squeezed = " ".join(held.split())
     for line in content[0]["text"].split("\n")[1:]:
+        result = _RESULT.fullmatch(line)
+        if line in _FIXED_LINES or (result and not result[2]):
+            continue
         said = _SAID.fullmatch(line)
-        quoted = line[2:] if line.startswith("> ") else None
-        words = said[1] if said else quoted
-        if words is None:
-            if line not in _FIXED_LINES:
-                yield f"a line of its own: {line!r}"
-        elif words not in known and any(one not in squeezed for one in words.split(" [...] ")):
+        if result and result[1]:
+            pieces = result[2].strip().split(", ")
+        elif said:
+            pieces = said[1].split(" [...] ")
+        elif line.startswith("> "):
+            pieces = [line[2:]]
+        elif line.startswith(" "):
+            names = _NAMES.fullmatch(line.strip())
+            pieces = names[1].split(", ") if names else [line.strip().removesuffix(" [...]")]
+            if _GAP.fullmatch(line.strip()):
+                continue
+        else:
+            yield f"a line of its own: {line!r}"
+            continue
+        if any(one not in held and " ".join(one.split()) not in squeezed for one in pieces):
             yield f"words from elsewhere: {line!r}"
+
+
+def _arguments(message: Json) -> Iterator[str]:
+    """The arguments of calls, as a note tells them: a line for each key."""
+    content = message["content"] if isinstance(message["content"], list) else ()
+    for block in content:
+        if block["type"] == "tool_use":
+            for key, value in block["input"].items():
+                said = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+                yield f"{key}: {said}"
 
 
 def _message(old: Json, new: Json) -> Iterator[str]:
@@ -244,23 +277,39 @@ def _shortened(old: Any, new: Any) -> Iterator[str]:
     if isinstance(new, list) and _markers(new) != _markers(old)[-1:]:
         yield "a marker that was not there"
     text, stub = _plain(old), _plain(new)
-    sha = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-    if stub == _BRIEF.format(len(text), sha):
+    sha = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+    if brief := _BRIEF.fullmatch(stub):
+        if brief.groups()[:2] != (f"{len(text):,}", sha):
+            yield f"a stub of another text: {stub!r}"
+        if brief[3] and any(name not in text for name in brief[3].split(", ")):
+            yield f"names from elsewhere: {brief[3]!r}"
         return
     shape = _STUB.fullmatch(stub)
     if shape is None:
         yield f"no stub of ours: {stub[:200]!r}"
         return
-    size, lines, digest, head, left_out, tail, names = shape.groups(default="")
+    size, lines, unnumbered, digest, rest = shape.groups(default="")
     facts = f"{len(text):,}", f"{text.count('\n') + 1:,}", sha
     if (size, lines, digest) != facts:
         yield f"a stub of another text: {(size, lines, digest)} where {facts} stood"
-    if not text.startswith(head) or not text.endswith(tail):
-        yield f"head or tail from elsewhere: {stub!r}"
-    if left_out != f"{len(text) - len(head) - len(tail):,}":
-        yield "a wrong number of characters left out"
-    if any(name not in text for name in names.split(", ")):
-        yield f"names from elsewhere: {names!r}"
+    original = [_UNNUMBERED.sub("", one) if unnumbered else one for one in text.split("\n")]
+    at = missing = 0
+    for line in rest.split("\n"):
+        names = _NAMES.fullmatch(line)
+        if names and any(name not in text for name in names[1].split(", ")):
+            yield f"names from elsewhere: {names[1]!r}"
+        elif _GAP.fullmatch(line):
+            missing += 1
+        elif not names:
+            at = next((n + 1 for n in range(at, len(original)) if line in original[n]), -1)
+            if at < 0:
+                yield f"a line from elsewhere, or out of order: {line!r}"
+                return
+    if not missing and not unnumbered:
+        yield "a stub of which nothing is missing"
+
+
+_UNNUMBERED = re.compile(r"^ {0,6}\d+[\u2192\t]")
 
 
 def _markers(content: Any) -> list[Any]:

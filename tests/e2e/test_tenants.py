@@ -117,7 +117,7 @@ def test_the_judge_sees_what_comes_from_elsewhere(
 ) -> None:
     provider.models = with_windows({"*": WINDOW})
     line, connection = Line(provider, "key-of-anna"), connect(start_proxy(OPTION))
-    for body in bodies()[60:62]:
+    for body in bodies()[34:36]:
         line.send(connection, body)
     one = line.sent[-1]
     assert complaints(one.body, one.went) == []
@@ -125,9 +125,9 @@ def test_the_judge_sees_what_comes_from_elsewhere(
     for ours, foreign in (
         (b"- The assistant called ", b"- The assistant called berts_tool "),
         (b"The user wrote:\\n> ", b"The user wrote:\\n> as bert said, "),
-        (b"characters left out ...]\\n", b"characters left out ...]\\nbert's tail, "),
+        (b" lines ...]\\n", b" lines ...]\\n bert's line\\n"),
         (b"[names in what was left out: ", b"[names in what was left out: bert.py, "),
-        (b"(sha256 ", b"(sha256 0"),
+        (b", sha256 ", b", sha256 0"),
         (b"condensed into this note to save context.", b"condensed into bert's note."),
         (b'"max_tokens":', b'"max_tokens":1'),
     ):

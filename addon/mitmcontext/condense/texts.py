@@ -32,6 +32,8 @@ _NAME: Final = re.compile(
     r"[\w~.-]*+/[\w./~-]*+|[^\W_]++(?:[._]++[^\W_]++)++|[A-Z][a-z0-9]++(?:[A-Z][a-z0-9]*+)++"
     r"|[0-9a-f]{7,40}"
 )
+# What has the form of a name and is a figure: 29.148Z, 146.5ms.
+_FIGURE: Final = re.compile(r"[0-9]++[._][0-9]++[A-Za-z]{0,2}+")
 _SEARCHED: Final = 12_000
 _NAMES: Final = 200
 _NAME_LENGTH: Final = range(5, 81)
@@ -69,11 +71,11 @@ def stub(part: Part, excerpt: Excerpt, names: str) -> str:
     """
     lines = part.text.count("\n") + 1
     numbers = ", line numbers left out" if excerpt.numbers else ""
-    pieces = [
+    opening = (
         f"{OPENING} shortened from {len(part.text):,} characters, {lines:,} lines{numbers}, "
-        f"sha256 {_sha(part.text)}; run the call again to see all]",
-        *_pieces(excerpt),
-    ]
+        f"sha256 {_sha(part.text)}; run the call again to see all]"
+    )
+    pieces = [opening, *_pieces(excerpt)]
     if names:
         pieces.append(f"[names in what was left out: {names}]")
     return "\n".join(pieces)
@@ -286,7 +288,7 @@ def names_in(text: str) -> list[str]:
         {
             word: count
             for word, count in words.items()
-            if len(word) in _NAME_LENGTH and _NAME.fullmatch(word)
+            if len(word) in _NAME_LENGTH and _NAME.fullmatch(word) and not _FIGURE.fullmatch(word)
         }
     )
     return [name for name, _ in found.most_common(_NAMES)]

@@ -51,6 +51,8 @@ _TELLING: Final = 12
 _ROUNDS: Final = 4
 # A note's own words have fewer tokens a character than messages with their keys and escapes.
 _PLAIN: Final = 0.87
+# Estimates are a little off, and less is better than more.
+_NEARLY: Final = 0.98
 # Tokens of a note's first line, with the message around it.
 _OPENING: Final = 70.0
 
@@ -71,6 +73,8 @@ def smart_truncation(conversation: Conversation, room: Room) -> tuple[FrozenEdit
     tokens as it has characters of it. Only where the request might not be sent at all otherwise is
     the result counted, and corrected.
     """
+    if not conversation.messages or _held(conversation) <= room.target:
+        return conversation.frozen
     draft = _Draft(conversation, kept(conversation.messages))
     draft.reduce(draft.goal(room))
     if room.fits is not None:
@@ -78,6 +82,22 @@ def smart_truncation(conversation: Conversation, room: Room) -> tuple[FrozenEdit
         draft.reduce(int(min(draft.goal(room), room.fits) / max(1.0, off)))
         draft.say_less(_Says.CLIPPED, int(room.fits / max(1.0, off)))
     return draft.edits()
+
+
+def _held(conversation: Conversation) -> int:
+    """Tokens of the conversation with what is frozen laid over it."""
+    folded, stubs = folded_by(conversation.frozen), stubs_of(conversation.frozen)
+    weigh, messages = conversation.weigh, conversation.messages
+    notes = (edit.text for edit in conversation.frozen if edit.part == WHOLE)
+    return (
+        conversation.fixed
+        + sum(weigh(said(text), None) for text in notes if text is not None)
+        + sum(
+            weigh(with_texts(messages[at], stubs[at]), at) if at in stubs else tokens
+            for at, tokens in enumerate(conversation.tokens)
+            if at not in folded
+        )
+    )
 
 
 class _Later(Container[str]):
@@ -171,7 +191,7 @@ class _Draft:
         wanted = self._conversation.fixed + stays + _OLD_SHARE * room.target
         least = room.target if room.least is None else room.least
         most = room.target if room.most is None else room.most
-        return int(max(least, min(most, wanted)))
+        return int(_NEARLY * max(least, min(most, wanted)))
 
     def reduce(self, goal: int) -> None:
         """Take the steps that the module's first lines name, until the goal is met."""
