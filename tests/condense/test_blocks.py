@@ -1,4 +1,4 @@
-"""Blocks are whole lines, and what the conversation speaks of is worth more than what it does not."""
+"""Blocks are whole lines, and what the conversation speaks of is worth more than the rest."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def call(name: str, **arguments: Any) -> tuple[Touch, ...]:
     return touched(name, f"{name} {json.dumps(arguments)}")
 
 
-READS = {
+READS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "Claude Code": ("Read", {"file_path": "/srv/app/main.py"}, True),
     "Claude Code, a part": ("Read", {"file_path": "/srv/app/main.py", "offset": 10}, False),
     "OpenCode": ("read", {"filePath": "/srv/app/main.py"}, True),
@@ -26,7 +26,7 @@ READS = {
     "Codex, a part": ("shell", {"command": ["bash", "-lc", "sed -n 1,9p /srv/app/main.py"]}, False),
     "a shell": ("bash", {"command": "cd /srv && nl -ba /srv/app/main.py"}, True),
 }
-WRITES = {
+WRITES: dict[str, tuple[str, dict[str, Any]]] = {
     "Claude Code": ("Edit", {"file_path": "/srv/app/main.py", "old_string": "a"}),
     "Claude Code, whole": ("Write", {"file_path": "/srv/app/main.py", "content": "a"}),
     "OpenCode": ("edit", {"filePath": "/srv/app/main.py"}),
