@@ -35,6 +35,7 @@ from mitmcontext.condense.cost import (
 from mitmcontext.condense.invariants import broken
 from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
 from mitmcontext.condense.summaries.fold import Summary, condensed, standing, together
+from mitmcontext.condense.texts import with_images
 from mitmcontext.condense.units import unpaired
 from mitmcontext.known import Fact, Known, tag
 from mitmcontext.models.windows import Window
@@ -53,6 +54,7 @@ from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Broken, Change, Level, Message, Request, Span
 from mitmcontext.wire.api import Api, message_of
+from mitmcontext.wire.media import media_in
 
 # What a request costs beside its bytes: the provider's own wrapping of tools and messages. The
 # largest constants known are below 1,000 tokens.
@@ -410,6 +412,7 @@ def conversation_of(laid: Laid, assessment: Assessment, known: Known) -> Convers
         fixed=assessment.estimate_fixed,
         frozen=laid.found.entry.edits if laid.found else (),
         weigh=lambda message, at: known.weigh(laid.sent.family, message),
+        shown=lambda part, at: media_in(sent.raw(at)[slice(*part.span)]),
     )
 
 
@@ -602,7 +605,7 @@ def _change(
         kind=part.kind.value,
         tokens_before=known.weigh(family, alone),
         tokens_after=known.weigh(family, said(text)),
-        before=part.text[:_EXCERPT],
+        before=(part.text or with_images(part))[:_EXCERPT],
         after=text[:_EXCERPT],
         new=new,
     )

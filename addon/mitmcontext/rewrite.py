@@ -102,5 +102,5 @@ def _stubs(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit
             raise Broken("an edit does not belong to what stands there")
         place = part.value.shifted(request.spans[edit.message].start)
         old = request.body[place.start : place.end]
-        found.append(Edit(place, api.replacement(old, edit.text)))
+        found.append(Edit(place, api.in_place_of(part, old, edit.text)))
     return found

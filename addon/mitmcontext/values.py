@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Unreadable(Exception):
@@ -57,6 +57,10 @@ class Kind(StrEnum):
     OPAQUE = "opaque item"
 
 
+MEDIA: Final = (Kind.IMAGE, Kind.DOCUMENT)
+"""What stands in a message as a block to look at or to read."""
+
+
 class Level(StrEnum):
     """How full the window is, by the specification's thresholds."""
 
@@ -95,14 +99,30 @@ class Picture(NamedTuple):
     detail: str = ""
 
 
+class Medium(NamedTuple):
+    """An image or a document as a person would name it.
+
+    `format` is such as "PNG", "" where nobody knows; `size` is in bytes and `sha` the first eight
+    digits of their SHA-256, 0 and "" where they are held elsewhere. `link` is where, without query.
+    """
+
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    size: int = 0
+    sha: str = ""
+    link: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One content part of a message.
 
     `text` is decoded text: what is counted and what a person reads (of a call: its name and
-    arguments). `value` is the JSON value that a shorter text may take the place of, or None where
-    nothing may. A tool result sent as a user's text (as agents without tool calling do) is a
-    RESULT without a `call_id`. Of its `images`, `pictures` are those whose size was looked at.
+    arguments). `value` is the JSON value that a shorter text may take the place of (of an image or
+    a document: the whole block, which a block of text replaces), or None where nothing may. A tool
+    result sent as a user's text (as agents without tool calling do) is a RESULT without a
+    `call_id`. Of its `images`, `pictures` are those whose size was looked at.
     """
 
     kind: Kind

@@ -215,7 +215,7 @@ def test_what_must_stay_is_never_edited(talk: Talk, target: int, forced: bool) -
         else:
             part = message.parts[edit.part]
             assert edit.digest == part.digest
-            assert part.kind in (Kind.RESULT, Kind.ENVIRONMENT)
+            assert part.kind in (Kind.RESULT, Kind.ENVIRONMENT, Kind.IMAGE, Kind.DOCUMENT)
             assert part.value is not None
             assert message.editable
 
@@ -233,7 +233,9 @@ def test_where_nothing_fits_nothing_that_may_go_is_left(talk: Talk) -> None:
             assert len(left) <= 1
     for at, message in enumerate(whole.messages):
         for index, part in enumerate(message.parts):
+            # The newest image stays, and the result that it stands in with it.
             may = part.value is not None and part.kind in (Kind.RESULT, Kind.ENVIRONMENT)
+            may = may and not part.images
             if may and message.editable and at not in gone and (at, index) not in stay.parts:
                 assert (at, index) in short or len(part.text) < 320
     said = sum(len(whole.messages[at].parts) for at in gone)

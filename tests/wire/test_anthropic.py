@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmcontext.values import Kind, Span, Standing, Unreadable, Usage
+from mitmcontext.values import MEDIA, Kind, Span, Standing, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import system_texts, tool_count
@@ -109,7 +109,7 @@ SHAPES: list[Any] = [
     pytest.param(message("user", [result([])]), [(Kind.RESULT, "", True)], id="a result of none"),
     pytest.param(
         message("user", [result([text("shot"), IMAGE])]),
-        [(Kind.RESULT, "shot", False)],
+        [(Kind.RESULT, "shot", True)],
         id="a result with an image",
     ),
     pytest.param(
@@ -124,12 +124,12 @@ SHAPES: list[Any] = [
     ),
     pytest.param(
         message("user", [IMAGE, text("What is it?")]),
-        [(Kind.IMAGE, "", False), (Kind.TYPED, "What is it?", True)],
+        [(Kind.IMAGE, "", True), (Kind.TYPED, "What is it?", True)],
         id="an image",
     ),
     pytest.param(
         message("user", [{"type": "document", "source": {"type": "url", "url": "u"}}]),
-        [(Kind.DOCUMENT, '{"type": "document", "source": {"type": "url", "url": "u"}}', False)],
+        [(Kind.DOCUMENT, '{"type": "document", "source": {"type": "url", "url": "u"}}', True)],
         id="a document",
     ),
     pytest.param(
@@ -178,7 +178,7 @@ def test_messages_are_read_as_what_they_are(
     for part in found.parts:
         value = part.value or part.span
         assert part.span.start <= value.start < value.end <= part.span.end
-        if part.value and part.kind is not Kind.RESULT:
+        if part.value and part.kind not in (Kind.RESULT, *MEDIA):
             assert json.loads(raw[slice(*value)]) == part.text
 
 
@@ -188,7 +188,7 @@ def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) ->
         if part.value is None:
             continue
         start, end = part.value
-        new = MESSAGES.replacement(raw[start:end], 'short "text"\n')
+        new = MESSAGES.in_place_of(part, raw[start:end], 'short "text"\n')
         after = MESSAGES.parse(raw[:start] + new + raw[end:])
         assert after.parts[index].text == 'short "text"\n'
         assert after.markers == MESSAGES.parse(raw).markers

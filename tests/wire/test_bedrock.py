@@ -62,7 +62,7 @@ SHAPES: list[Any] = [
     ),
     pytest.param(
         message("user", {"text": "What?"}, IMAGE),
-        [(Kind.TYPED, "What?", True), (Kind.IMAGE, "", False)],
+        [(Kind.TYPED, "What?", True), (Kind.IMAGE, "", True)],
         id="an image",
     ),
     pytest.param(
@@ -91,7 +91,7 @@ SHAPES: list[Any] = [
     ),
     pytest.param(
         message("user", result({"text": "see"}, IMAGE)),
-        [(Kind.RESULT, "see", False)],
+        [(Kind.RESULT, "see", True)],
         id="a result with an image",
     ),
     pytest.param(message("user", result()), [(Kind.RESULT, "", False)], id="an empty result"),
@@ -139,7 +139,7 @@ def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) ->
         if part.value is None:
             continue
         start, end = part.value
-        new = CONVERSE.replacement(raw[start:end], 'short "text"\n')
+        new = CONVERSE.in_place_of(part, raw[start:end], 'short "text"\n')
         after = CONVERSE.parse(raw[:start] + new + raw[end:])
         assert after.parts[index].text == 'short "text"\n'
         assert (after.markers, after.parts[index].call_id) == (before.markers, part.call_id)
@@ -151,7 +151,7 @@ def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) ->
 
 def test_documents_count_without_their_data() -> None:
     (part,) = CONVERSE.parse(message("user", DOCUMENT)).parts
-    assert (part.kind, part.value) == (Kind.DOCUMENT, None)
+    assert (part.kind, part.value) == (Kind.DOCUMENT, part.span)
     assert len(part.text) < 100
 
 

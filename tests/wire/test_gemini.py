@@ -170,23 +170,23 @@ SHAPES: list[Any] = [
     ),
     pytest.param(
         content("user", PNG, text("What is it?")),
-        [(Kind.IMAGE, "", False), (Kind.TYPED, "What is it?", True)],
+        [(Kind.IMAGE, "", True), (Kind.TYPED, "What is it?", True)],
         id="an image",
     ),
     pytest.param(
         dumped({"parts": [{"inline_data": {"mime_type": "image/png", "data": "iVBO"}}]}),
-        [(Kind.IMAGE, "", False)],
+        [(Kind.IMAGE, "", True)],
         id="an image in snake case",
     ),
     pytest.param(
         content("user", PDF, CSV, STORED),
         [
-            (Kind.DOCUMENT, "application/pdf", False),
-            (Kind.DOCUMENT, "a,b\n1,2", False),
+            (Kind.DOCUMENT, "application/pdf", True),
+            (Kind.DOCUMENT, "a,b\n1,2", True),
             (
                 Kind.DOCUMENT,
                 '{"mimeType": "application/pdf", "fileUri": "https://x/files/1"}',
-                False,
+                True,
             ),
         ],
         id="documents",
@@ -236,7 +236,7 @@ def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) ->
         if part.value is None:
             continue
         start, end = part.value
-        new = GENERATE.replacement(raw[start:end], 'short "text"\n')
+        new = GENERATE.in_place_of(part, raw[start:end], 'short "text"\n')
         after = GENERATE.parse(raw[:start] + new + raw[end:])
         assert after.parts[index].text == 'short "text"\n'
         pairs = zip(before.parts, after.parts, strict=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmcontext.values import Kind, Standing, Unreadable, Usage
+from mitmcontext.values import MEDIA, Kind, Standing, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.api import tool_count
 from mitmcontext.wire.openai_chat import CHAT
@@ -51,7 +51,7 @@ SHAPES: list[Any] = [
     ),
     pytest.param(
         message("user", [text("What is it?"), IMAGE]),
-        [(Kind.TYPED, "What is it?", True), (Kind.IMAGE, "", False)],
+        [(Kind.TYPED, "What is it?", True), (Kind.IMAGE, "", True)],
         id="an image",
     ),
     pytest.param(
@@ -122,7 +122,7 @@ SHAPES: list[Any] = [
     ),
     pytest.param(
         message("tool", [IMAGE], tool_call_id="call_1"),
-        [(Kind.IMAGE, "", False)],
+        [(Kind.IMAGE, "", True)],
         id="a result that is an image",
     ),
     pytest.param(
@@ -173,7 +173,7 @@ def test_messages_are_read_as_what_they_are(
     for part in found.parts:
         value = part.value or part.span
         assert part.span.start <= value.start < value.end <= part.span.end
-        if part.value:
+        if part.value and part.kind not in MEDIA:
             assert json.loads(raw[slice(*part.value)]) == part.text
 
 
@@ -184,7 +184,7 @@ def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) ->
         if part.value is None:
             continue
         start, end = part.value
-        new = CHAT.replacement(raw[start:end], 'short "text"\n')
+        new = CHAT.in_place_of(part, raw[start:end], 'short "text"\n')
         after = CHAT.parse(raw[:start] + new + raw[end:])
         assert after.parts[index].text == 'short "text"\n'
         assert after.markers == before.markers

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
-from mitmcontext.values import Kind, Message, Part, Span
+from mitmcontext.values import MEDIA, Kind, Medium, Message, Part, Span
+
+
+def _not_told(_: Part, __: int) -> tuple[Medium, ...]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Conversation:
         frozen: the edits that hold already.
         weigh: the estimated tokens of any message; the second argument is the index of the
             client's message that it is made of, None if of many.
+        shown: the images and documents in a part of the client's message with this index.
     """
 
     messages: Sequence[Message]
@@ -27,6 +32,7 @@ class Conversation:
     fixed: int
     frozen: tuple[FrozenEdit, ...]
     weigh: Callable[[Message, int | None], int]
+    shown: Callable[[Part, int], tuple[Medium, ...]] = _not_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,15 @@ def said(text: str) -> Message:
 def with_texts(message: Message, texts: dict[int, str]) -> Message:
     """The message with other texts in some of its parts, to weigh it."""
     parts: Iterable[Part] = (
-        replace(part, text=texts[at], images=0) if at in texts else part
-        for at, part in enumerate(message.parts)
+        _saying(part, texts[at]) if at in texts else part for at, part in enumerate(message.parts)
     )
     return replace(message, parts=tuple(parts))
+
+
+def _saying(part: Part, text: str) -> Part:
+    """The part with another text and nothing beside it; an image or a document becomes text."""
+    kind = Kind.TYPED if part.kind in MEDIA else part.kind
+    return replace(part, kind=kind, text=text, images=0, pictures=())
 
 
 def stubs_of(edits: Iterable[FrozenEdit]) -> dict[int, dict[int, str]]:

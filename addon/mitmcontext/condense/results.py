@@ -48,12 +48,12 @@ class OldResults:
 
     Args:
         messages: the client's.
-        tokens: of each message.
+        tokens: of each message, but for its images and documents.
         places: the results that may be shortened, in the order of the conversation.
     """
 
     def __init__(
-        self, messages: Sequence[Message], tokens: Sequence[int], places: Sequence[Place]
+        self, messages: Sequence[Message], tokens: Sequence[float], places: Sequence[Place]
     ) -> None:
         self._messages = messages
         self.places = list(places)
@@ -185,7 +185,7 @@ class OldResults:
         return bool(held) and held <= self._mentioned.keys()
 
 
-def _share(message: Message, part: int, tokens: int) -> float:
+def _share(message: Message, part: int, tokens: float) -> float:
     """The tokens of a part: its share of the message's, by characters."""
     size = sum(len(one.text) for one in message.parts) or 1
     return tokens * len(message.parts[part].text) / size

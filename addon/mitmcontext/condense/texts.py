@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from mitmcontext.values import Kind, Message, Part
+from mitmcontext.values import Kind, Message, Part, Picture
 
 OPENING: Final = "[mitmcontext:"
 """How each text of ours begins: a result that begins so is never shortened again."""
@@ -71,9 +71,9 @@ def stub(part: Part, excerpt: Excerpt, names: str) -> str:
     """
     lines = part.text.count("\n") + 1
     numbers = ", line numbers left out" if excerpt.numbers else ""
+    said = f"{len(part.text):,} characters, {lines:,} lines{numbers}{_beside(part)}"
     opening = (
-        f"{OPENING} shortened from {len(part.text):,} characters, {lines:,} lines{numbers}, "
-        f"sha256 {_sha(part.text)}; run the call again to see all]"
+        f"{OPENING} shortened from {said}, sha256 {_sha(part.text)}; run the call again to see all]"
     )
     pieces = [opening, *_pieces(excerpt)]
     if names:
@@ -85,9 +85,23 @@ def brief_stub(part: Part, names: str = "") -> str:
     """The strongest form of a stub: that something stood there, and how to get it back."""
     held = f"; it named {names}" if names else ""
     return (
-        f"{OPENING} a result of {len(part.text):,} characters was removed, sha256 "
+        f"{OPENING} a result of {len(part.text):,} characters{_beside(part)} was removed, sha256 "
         f"{_sha(part.text)}{held}. Run the call again to see it.]"
     )
+
+
+def with_images(part: Part) -> str:
+    """What images a part shows: "an image of 1280x800 pixels", "2 images"; "" where it has none."""
+    if part.images > 1:
+        return f"{part.images:,} images"
+    if not part.images:
+        return ""
+    size = part.pictures[0] if part.pictures else Picture()
+    return f"an image of {size.width}x{size.height} pixels" if size.width else "an image"
+
+
+def _beside(part: Part) -> str:
+    return f", with {with_images(part)}" if part.images else ""
 
 
 def environment_stub(part: Part) -> str:
@@ -104,15 +118,16 @@ def quoted(part: Part, excerpt: Excerpt, names: str) -> str:
     if names:
         lines.append(f"  [names in what was left out: {names}]")
     whole = excerpt.kept == [(0, len(excerpt.text))]
-    said = "" if whole else f" (of {len(part.text):,} characters, sha256 {_sha(part.text)})"
+    size = f"of {len(part.text):,} characters{_beside(part)}, sha256 {_sha(part.text)}"
+    said = _beside(part) if whole else f" ({size})"
     return "\n".join([f"  Result{said}:", *lines])
 
 
 def quoted_briefly(part: Part, names: str) -> str:
     """A result in a note of which no line stays."""
     if names:
-        return f"  Result (of {len(part.text):,} characters) naming: {names}"
-    return f"  Result: {_clip(part.text, _RESULT)}"
+        return f"  Result (of {len(part.text):,} characters{_beside(part)}) naming: {names}"
+    return f"  Result{_beside(part)}: {_clip(part.text, _RESULT)}"
 
 
 def _pieces(excerpt: Excerpt) -> Iterator[str]:
@@ -201,9 +216,12 @@ def _note(
             yield f"- The assistant called {_call(part, saying.call, newer)}"
         case Kind.RESULT if part.text.strip():
             said = result()
-            yield f"  Result: {_clip(_body(part.text), _RESULT)}" if said is None else said
+            short = f"  Result{_beside(part)}: {_clip(_body(part.text), _RESULT)}"
+            yield short if said is None else said
+        case Kind.RESULT if part.images:
+            yield f"  Result: {with_images(part)}"
         case Kind.IMAGE:
-            yield "- An image was shown."
+            yield f"- {with_images(part).capitalize() or 'An image'} was shown."
         case Kind.DOCUMENT:
             yield "- A document was shown."
         case _:

@@ -1,7 +1,8 @@
 """smart_truncation: local, deterministic, always there.
 
 Not a cut at the front. In this order, each only as far as it takes: environment blocks that a newer
-one follows go, and the line numbers of old results; the oldest units fold into a note, which keeps
+one follows go, and the line numbers of old results; old images and documents become a line that
+says what they were; the oldest units fold into a note, which keeps
 what people typed, what the agent called, and its results; the note says less of what the agent
 called long ago; old results lose the blocks that are the least likely to be needed; then the note
 says less of everything, all the rest folds, and the note keeps only what people typed; what may not
@@ -15,6 +16,7 @@ the last one may be shown again.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from itertools import pairwise
 from typing import Final
@@ -29,9 +31,10 @@ from mitmcontext.condense.conversation import (
     with_texts,
 )
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.media import OldMedia
 from mitmcontext.condense.results import OldResults
 from mitmcontext.condense.units import Kept, kept
-from mitmcontext.values import Kind, Message, Span
+from mitmcontext.values import MEDIA, Kind, Message, Span
 
 # Twice what a brief stub has.
 _WORTH_A_BRIEF_STUB: Final = 320
@@ -47,6 +50,8 @@ _LONG_AGO: Final = 12
 # What is left of old content where what has to stay fills most of the target, as a share of it.
 _OLD_SHARE: Final = 0.4
 _TELLING: Final = 12
+# Tokens of the line that stands for an image in a result.
+_LINE: Final = 40.0
 # What a gap costs is known only once all are: so often the rest is looked for.
 _ROUNDS: Final = 4
 # A note's own words have fewer tokens a character than messages with their keys and escapes.
@@ -111,6 +116,11 @@ class _Later(Container[str]):
         return isinstance(line, str) and self._last.get(line, -1) >= self._end
 
 
+def _size(message: Message) -> int:
+    """The characters of a message's text, without those of documents."""
+    return sum(len(part.text) for part in message.parts if part.kind not in MEDIA)
+
+
 def _last_said(messages: Sequence[Message]) -> dict[str, int]:
     """Each line of some length that the agent said, and the last message that holds it."""
     return {
@@ -133,17 +143,20 @@ class _Draft:
     def __init__(self, conversation: Conversation, stay: Kept) -> None:
         self._conversation = conversation
         self._messages = conversation.messages
-        self._stay = stay
+        self._media = OldMedia(conversation, stay)
+        self._stay = replace(stay, parts=stay.parts | self._media.newest)
         self._units = stay.units
         self._unit_of = {at: n for n, unit in enumerate(stay.units) for at in range(*unit)}
         self._folded = set(folded_by(conversation.frozen))
         self._says = {self._unit_of[at]: _Says.AT_LENGTH for at in sorted(self._folded)}
         self._ages = self._results_since()
-        self._results = OldResults(self._messages, conversation.tokens, self._old_results())
+        self._results = OldResults(self._messages, self._media.beside, self._old_results())
         self._shortened = self._held_stubs()
+        # Results whose images are gone; of their texts the old results know.
+        self._unshown = self._held_unshown()
         self._last_said = _last_said(self._messages)
-        sizes = (len(part.text) for message in self._messages for part in message.parts)
-        self._usual_rate = _PLAIN * sum(conversation.tokens) / max(1, sum(sizes))
+        size = sum(map(_size, self._messages))
+        self._usual_rate = _PLAIN * sum(self._media.beside) / max(1, size)
         # Estimates; what a change of the plan makes wrong is thrown away.
         self._weights: dict[int, float] = {}
         self._note_weights: dict[int, float] = {}
@@ -185,6 +198,10 @@ class _Draft:
             if (held := {i: text for i, text in changed.items() if (at, i) not in self._results.at})
         }
 
+    def _held_unshown(self) -> set[tuple[int, int]]:
+        places = {(edit.message, edit.part) for edit in self._conversation.frozen}
+        return places & self._media.tokens.keys() & self._results.at.keys()
+
     def goal(self, room: Room) -> int:
         """How far to go down: some old content is left in any case, as long as that is enough."""
         stays = sum(self._conversation.tokens[at] for at in self._stay.messages)
@@ -198,6 +215,7 @@ class _Draft:
         if self.total <= goal:
             return
         self._shorten_environment()
+        self._tell_media(goal)
         self._fold_oldest(goal)
         self._leave_out_blocks(goal)
         self.say_less(_Says.IN_SHORT, goal)
@@ -231,19 +249,30 @@ class _Draft:
         if at not in self._weights:
             message, tokens = self._messages[at], float(self._conversation.tokens[at])
             shortened = self._shortened.get(at, {})
-            for index, part in enumerate(message.parts):
+            for index in range(len(message.parts)):
                 if index in shortened:
-                    gone = len(part.text) - len(shortened[index])
-                    tokens -= gone * self._rate(at)
+                    tokens -= self._freed(at, index, shortened[index])
                 elif (one := self._results.at.get((at, index))) is not None:
                     tokens -= self._results.freed(one)
+                    if self._is_unshown(at, index, one):
+                        tokens -= self._media.tokens[at, index] - _LINE
             self._weights[at] = tokens
         return self._weights[at]
 
-    def _rate(self, at: int) -> float:
-        """Tokens per character of a message."""
-        size = sum(len(part.text) for part in self._messages[at].parts)
-        return self._conversation.tokens[at] / max(1, size)
+    def _freed(self, at: int, index: int, text: str) -> float:
+        """The tokens that a text in the place of a part saves."""
+        part, shown = self._messages[at].parts[index], self._media.tokens.get((at, index), 0.0)
+        if part.kind in MEDIA:
+            return shown - len(text) * self._usual_rate
+        rate = self._media.beside[at] / max(1, _size(self._messages[at]))
+        return shown + (len(part.text) - len(text)) * rate
+
+    def _is_unshown(self, at: int, index: int, one: int) -> bool:
+        """Whether a result has lost its images, for themselves or with a piece of its text."""
+        place = at, index
+        return place in self._media.tokens and (
+            place in self._unshown or self._results.is_shortened(one)
+        )
 
     def _note_weight(self, unit: int) -> float:
         """The tokens of what a note says of a unit."""
@@ -283,6 +312,23 @@ class _Draft:
                 if len(text) < len(part.text):
                     self._shortened.setdefault(at, {})[index] = text
                     self._weights.pop(at, None)
+
+    def _tell_media(self, goal: int) -> None:
+        """Old images and documents become a line of text, the oldest first."""
+        over = self.total - goal
+        for at, index in self._media.may_go:
+            if over <= 0:
+                return
+            place, held = (at, index), self._shortened.get(at, {})
+            if at in self._folded or index in held or place in self._unshown:
+                continue
+            before = self._weight(at)
+            if place in self._results.at:
+                self._unshown.add(place)
+            else:
+                self._shortened.setdefault(at, {})[index] = self._media.line(place)
+            self._weights.pop(at, None)
+            over -= before - self._weight(at)
 
     def _fold_oldest(self, goal: int) -> None:
         """The oldest units fold, and what was called long ago is told in short.
@@ -398,8 +444,10 @@ class _Draft:
             one = self._results.at.get((at, index))
             if one is not None and self._results.is_shortened(one):
                 text = self._results.stub(one)
-                if len(text) < len(part.text):
+                if len(text) < len(part.text) or part.images:
                     changed[index] = text
+            elif (at, index) in self._unshown:
+                changed[index] = self._media.line((at, index))
         return changed | self._shortened.get(at, {})
 
     def _note(self, unit: int, *, quote: bool = True) -> str:

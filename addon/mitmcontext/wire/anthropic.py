@@ -44,6 +44,7 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    typed_block,
     vertex_project,
     without_media,
 )
@@ -71,6 +72,8 @@ _COUNT: Final = "/v1/messages/count_tokens"
 _VERTEX_COUNT: Final = "/models/count-tokens:rawPredict"
 # Claude Code's billing line with a digest over the body that the client made (`cch=`).
 _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
+_OF_IMAGE: Final = frozenset({"type", "source", MARKER})
+_OF_DOCUMENT: Final = frozenset({"type", "source", "title", "context", MARKER})
 # Edits of the history by the server; keeping or clearing thinking changes nothing of ours.
 _SERVER_EDITS: Final = re.compile(rb'"(?:compact|clear_tool_uses)_\d+"')
 # Before it was JSON, Claude Code wrote device, account and session in one line.
@@ -329,9 +332,16 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
         return Part(Kind.THINKING, said, span, digest=digest, marked=marked)
     if name == "image":
         shown = (picture_behind(text, fields, "source", "data"),)
-        return Part(Kind.IMAGE, "", span, images=1, digest=digest, marked=marked, pictures=shown)
-    kind = Kind.DOCUMENT if name == "document" else Kind.OPAQUE
-    return Part(kind, without_media(text, span), span, digest=digest, marked=marked)
+        value = span if set(fields) <= _OF_IMAGE else None
+        return Part(
+            Kind.IMAGE, "", span, value, images=1, digest=digest, marked=marked, pictures=shown
+        )
+    said = without_media(text, span)
+    if name == "document":
+        # What may be cited stays: citations count documents.
+        value = span if set(fields) <= _OF_DOCUMENT else None
+        return Part(Kind.DOCUMENT, said, span, value, digest=digest, marked=marked)
+    return Part(Kind.OPAQUE, said, span, digest=digest, marked=marked)
 
 
 def _result(text: bytes, content: Span | None) -> tuple[str, tuple[Picture, ...], Span | None]:
@@ -353,7 +363,7 @@ def _result(text: bytes, content: Span | None) -> tuple[str, tuple[Picture, ...]
             known &= set(fields) <= {"type", "text", MARKER}
         elif name == "image":
             pictures.append(picture_behind(text, fields, "source", "data"))
-            known = False
+            known &= set(fields) <= _OF_IMAGE
         else:
             said.append(without_media(text, span))
             known = False
@@ -378,6 +388,7 @@ MESSAGES: Final = Api(
     model_name=model_name,
     user_message=user_message,
     replacement=replacement,
+    text_block=typed_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

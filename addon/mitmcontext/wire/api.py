@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from mitmcontext.values import (
+    MEDIA,
+    Broken,
     Kind,
     Message,
     Part,
@@ -50,6 +52,10 @@ def _nobody(_: str, __: Request) -> str:
     return ""
 
 
+def _no_block(_: bytes, __: str) -> bytes:
+    raise Broken("a block in an API that has none")
+
+
 def vertex_project(path: str) -> str:
     """The Google project that a path of Vertex names; "" where it names none.
 
@@ -77,6 +83,8 @@ class Api:
         between: the bytes of an assistant's message to part a message of ours from a user's, where
             an API refuses two of one role in a row; b"" where it does not mind.
         replacement: (bytes of the value, text) to the bytes that put the text in its place.
+        text_block: (bytes of an image's or a document's block, text) to a block of text in its
+            place; for an API in which such parts are no blocks it raises `Broken`.
         usage_of: one decoded answer, or one event of a streamed one, to what it reports.
         refuses_shape: (status, body) of an answer: does it refuse how the request is built?
         refuses_length: (status, body) of an answer: the sizes that it names if it refuses the
@@ -99,9 +107,15 @@ class Api:
     refuses_shape: Callable[[int, bytes], bool]
     refuses_length: Callable[[int, bytes], TooLong | None]
     between: bytes = b""
+    text_block: Callable[[bytes, str], bytes] = _no_block
     model_in_path: Callable[[str], str] = _nothing
     principal: Callable[[str, Request], str] = _nobody
     asking: Asking | None = None
+
+    def in_place_of(self, part: Part, value: bytes, text: str) -> bytes:
+        """The bytes that put a text in the place of a part's value."""
+        put = self.text_block if part.kind in MEDIA else self.replacement
+        return put(value, text)
 
 
 def message_of(api: Api, raw: bytes) -> Message:
@@ -245,6 +259,13 @@ def model_as_read(headers: Mapping[str, str], request: Request) -> str:
 def users_text(text: str) -> bytes:
     """A user's message whose content is this text."""
     return b'{"role":"user","content":' + quoted(text) + b"}"
+
+
+def typed_block(block: bytes, text: str, name: bytes = b"text") -> bytes:
+    """A block of text, by the name of its type, that keeps the cache marker of another block."""
+    marker = dict(spans.members(block, Span(0, len(block)))).get(MARKER)
+    kept = b',"cache_control":' + block[slice(*marker)] if marker else b""
+    return b'{"type":"' + name + b'","text":' + quoted(text) + kept + b"}"
 
 
 def block_digest(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> bytes:

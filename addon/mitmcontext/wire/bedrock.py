@@ -56,6 +56,7 @@ _PATH: Final = re.compile(r"/model/(.+)/converse(?:-stream)?\Z")
 _DECIDING: Final = ("messages", "system", "toolConfig", "inferenceConfig")
 _MARKER: Final = "cachePoint"
 _ROLES: Final = ("user", "assistant")
+_OF_DOCUMENT: Final = frozenset({"format", "name", "source", "context"})
 _SHAPE: Final = (400, 422)
 # Converse speaks for itself or hands on what the model's own server said.
 _TOO_LONG: Final = re.compile(
@@ -166,6 +167,11 @@ def replacement(value: bytes, text: str) -> bytes:
     return b'[{"text":' + quoted(text) + b"}]" if value[:1] == b"[" else quoted(text)
 
 
+def text_block(block: bytes, text: str) -> bytes:
+    """A block of text in place of an image or a document."""
+    return b'{"text":' + quoted(text) + b"}"
+
+
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
     """Usage of a plain answer, or of the event `metadata`, decoded.
 
@@ -216,9 +222,11 @@ def _block(text: bytes, raw: bytes, role: str, span: Span, block: Mapping[str, S
             return Part(Kind.THINKING, _reasoning(text, held), span, digest=own)
         case "image":
             shown = (picture_behind(text, block, "image", "source", "bytes"),)
-            return Part(Kind.IMAGE, "", span, images=1, digest=own, pictures=shown)
+            return Part(Kind.IMAGE, "", span, span, images=1, digest=own, pictures=shown)
         case "document":
-            return Part(Kind.DOCUMENT, without_media(text, span), span, digest=own)
+            # What may be cited stays: citations count documents.
+            value = span if set(spans.unique(text, held)) <= _OF_DOCUMENT else None
+            return Part(Kind.DOCUMENT, without_media(text, span), span, value, digest=own)
         case _:
             return Part(Kind.OPAQUE, without_media(text, span), span, digest=own)
 
@@ -233,7 +241,7 @@ def _call(text: bytes, call: Mapping[str, Span], span: Span, own: bytes) -> Part
 
 
 def _result(text: bytes, result: Mapping[str, Span], span: Span, own: bytes) -> Part:
-    """A tool's result: texts and JSON may be shortened, what else it holds keeps it whole."""
+    """A tool's result of texts, JSON and images may be shortened; what else it holds keeps it."""
     if "toolUseId" not in result or "content" not in result:
         raise Unreadable("a tool result without id or content")
     content = result["content"]
@@ -246,17 +254,16 @@ def _result(text: bytes, result: Mapping[str, Span], span: Span, own: bytes) -> 
             said.append(text_of(text, block["text"]))
         elif set(block) == {"json"}:
             said.append(text[slice(*block["json"])].decode())
+        elif set(block) == {"image"}:
+            pictures.append(picture_behind(text, block, "image", "source", "bytes"))
         else:
             known = False
-            if set(block) == {"image"}:
-                pictures.append(picture_behind(text, block, "image", "source", "bytes"))
-            else:
-                said.append(without_media(text, place))
+            said.append(without_media(text, place))
     return Part(
         Kind.RESULT,
         "\n".join(said),
         span,
-        content if known and said else None,
+        content if known and (said or pictures) else None,
         call_id=text_of(text, result["toolUseId"]),
         images=len(pictures),
         digest=own,
@@ -280,6 +287,7 @@ CONVERSE: Final = Api(
     model_name=model_as_read,
     user_message=user_message,
     replacement=replacement,
+    text_block=text_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

@@ -38,6 +38,7 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    typed_block,
     users_text,
     without_media,
 )
@@ -209,7 +210,8 @@ def _block(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part
         return Part(Kind.THINKING, said, span, call_id=call_id, digest=own)
     if name == "image_url":
         shown = (picture_behind(text, fields, "image_url", "url"),)
-        return Part(Kind.IMAGE, "", span, call_id=call_id, images=1, digest=own, pictures=shown)
+        value = span if set(fields) == {"type", "image_url"} else None
+        return Part(Kind.IMAGE, "", span, value, call_id, "", 1, own, pictures=shown)
     if name == "document" and set(fields) == {"type", "document"}:
         said, value = _document(text, fields["document"])
         kind = Kind.RESULT if role == "tool" else Kind.DOCUMENT
@@ -241,6 +243,7 @@ CHAT: Final = Api(
     model_name=model_as_read,
     user_message=users_text,
     replacement=replacement,
+    text_block=typed_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

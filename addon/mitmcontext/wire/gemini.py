@@ -15,6 +15,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -76,6 +77,7 @@ _ROLES: Final = {"": "user", "user": "user", "model": "assistant", "function": "
 _BESIDE: Final = frozenset(
     {"thought", "thoughtSignature", "videoMetadata", "partMetadata", "mediaResolution"}
 )
+_THOUGHT: Final = frozenset({"thought", "thoughtSignature"})
 _TICKET: Final = "by order"
 _RESULT: Final = frozenset({"id", "name", "response"})
 # Under these keys a tool's only text stands, in the SDKs and in Google's own examples.
@@ -258,6 +260,8 @@ def _part(text: bytes, raw: bytes, role: str, span: Span) -> list[Part]:
         found = _result(text, fields["functionResponse"], span, part_digest)
     elif held in ({"inlineData"}, {"fileData"}):
         found = _media(text, fields[next(iter(held))], span, part_digest)
+        if found.kind is not Kind.OPAQUE and not set(fields) & _THOUGHT:
+            found = replace(found, value=span)
     else:
         found = Part(Kind.OPAQUE, without_media(text, span), span, digest=part_digest)
     if not signed:
@@ -386,6 +390,11 @@ def replacement(value: bytes, text: str) -> bytes:
     return b'{"output":' + quoted(text) + b"}" if value[:1] == b"{" else quoted(text)
 
 
+def text_block(block: bytes, text: str) -> bytes:
+    """A part with text in place of an image or a document."""
+    return b'{"text":' + quoted(text) + b"}"
+
+
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
     """Usage of an answer, of one piece of it, or of a count; Code Assist wraps each of them.
 
@@ -442,6 +451,7 @@ GENERATE: Final = Api(
     model_name=model_name,
     user_message=user_message,
     replacement=replacement,
+    text_block=text_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

@@ -40,6 +40,7 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    typed_block,
     users_text,
     without_media,
 )
@@ -219,8 +220,11 @@ def _part(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part:
         return Part(kind, said, span, fields["text"], call_id, digest=digest, marked=marked)
     if name == "image_url":
         shown = (picture_behind(text, fields, "image_url", "url"),)
-        return Part(Kind.IMAGE, "", span, None, call_id, "", 1, digest, marked, shown)
+        value = span if set(fields) <= {"type", "image_url", MARKER} else None
+        return Part(Kind.IMAGE, "", span, value, call_id, "", 1, digest, marked, shown)
     said = without_media(text, span)
+    if name == "file" and set(fields) <= {"type", "file", MARKER}:
+        return Part(Kind.DOCUMENT, said, span, span, call_id, digest=digest, marked=marked)
     return Part(Kind.OPAQUE, said, span, call_id=call_id, digest=digest, marked=marked)
 
 
@@ -263,6 +267,7 @@ CHAT: Final = Api(
     model_name=model_as_read,
     user_message=users_text,
     replacement=replacement,
+    text_block=typed_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

@@ -45,6 +45,7 @@ from mitmcontext.wire.api import (
     quoted,
     string_digest,
     text_of,
+    typed_block,
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
@@ -80,6 +81,9 @@ _SUMMARY: Final = "You are a context summarization agent"
 _NOTED: Final = frozenset({"id", "status", "internal_chat_message_metadata_passthrough"})
 # Beside a text, where there is none of them.
 _OF_TEXT: Final = frozenset({"annotations", "logprobs"})
+_OF_MEDIA: Final = frozenset(
+    ("type", "detail", "file_id", "image_url", "filename", "file_data", "file_url", MARKER)
+)
 # Tools that the server runs itself: its figure sums over rounds that never stood in one window.
 _RUN_BY_SERVER: Final = (
     "web_search_call",
@@ -296,6 +300,11 @@ def replacement(value: bytes, text: str) -> bytes:
     return b'[{"stdout":' + quoted(text) + b',"stderr":"","outcome":' + outcome + b"}]"
 
 
+def text_block(block: bytes, text: str) -> bytes:
+    """A block of text in place of an image or a file of a user's message or a tool's output."""
+    return typed_block(block, text, b"input_text")
+
+
 def _outcome(value: bytes) -> bytes:
     """The last outcome in a shell's output; nothing where this is none."""
     found = b""
@@ -504,11 +513,14 @@ def _block(item: _Item, role: str, span: Span, call_id: str = "") -> Part:
         if key != MARKER
         for piece in (key.encode(), raw[slice(*fields[key])])
     )
+    place = span if set(fields) <= _OF_MEDIA else None
     if name in _IMAGES:
         shown = (picture_behind(text, fields, "image_url"),)
-        return Part(Kind.IMAGE, "", span, None, call_id, "", 1, own, marked, shown)
-    kind = Kind.DOCUMENT if name == "input_file" else Kind.OPAQUE
-    return Part(kind, item.plain(span), span, None, call_id, digest=own, marked=marked)
+        return Part(Kind.IMAGE, "", span, place, call_id, "", 1, own, marked, shown)
+    if name != "input_file":
+        return Part(Kind.OPAQUE, item.plain(span), span, None, call_id, digest=own, marked=marked)
+    said = item.plain(span)
+    return Part(Kind.DOCUMENT, said, span, place, call_id, digest=own, marked=marked)
 
 
 def _call(item: _Item, role: str) -> Parts:
@@ -727,6 +739,7 @@ RESPONSES: Final = Api(
     model_name=model_name,
     user_message=user_message,
     replacement=replacement,
+    text_block=text_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

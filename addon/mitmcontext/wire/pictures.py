@@ -36,7 +36,7 @@ def picture(text: bytes, span: Span | None, detail: str = "") -> Picture:
         start = url.end()
     size = None
     for most in (_PLAIN, _JPEG):
-        size = _size(_decoded(text[start : min(span.end - 1, start + most)]))
+        size = size_of(_decoded(text[start : min(span.end - 1, start + most)]))
         if size is not None or span.end - 1 - start <= most:
             break
     return Picture(*size, detail) if size else Picture(detail=detail)
@@ -67,7 +67,7 @@ def _decoded(data: bytes) -> bytes:
         return b""
 
 
-def _size(head: bytes) -> tuple[int, int] | None:
+def size_of(head: bytes) -> tuple[int, int] | None:
     """Width and height in pixels, where the header tells them."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return _pair(head[16:24], 4, "big")

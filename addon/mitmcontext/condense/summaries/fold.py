@@ -14,7 +14,7 @@ from mitmcontext.condense.conversation import Conversation, Room, said
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.condense.summaries.note import is_summary
 from mitmcontext.condense.truncate import smart_truncation
-from mitmcontext.values import Kind, Message, Part, Span
+from mitmcontext.values import Kind, Medium, Message, Part, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,12 @@ class _View:
             place = None if index is None else self._places[index]
             return conversation.weigh(message, place)
 
+        def shown(part: Part, index: int) -> tuple[Medium, ...]:
+            place = self._places[index]
+            return () if place is None else conversation.shown(part, place)
+
         self.conversation = replace(
-            conversation, messages=messages, tokens=tokens, frozen=frozen, weigh=weigh
+            conversation, messages=messages, tokens=tokens, frozen=frozen, weigh=weigh, shown=shown
         )
 
     def moved_back(self, edit: FrozenEdit) -> FrozenEdit | None:
