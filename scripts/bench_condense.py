@@ -36,10 +36,12 @@ from loopback import rules_anthropic, rules_openai  # noqa: E402
 from mitmcontext import pipeline  # noqa: E402
 from mitmcontext.condense.assess import Thresholds  # noqa: E402
 from mitmcontext.condense.conversation import Conversation, Room, with_texts  # noqa: E402
+from mitmcontext.condense.cost import Cache  # noqa: E402
 from mitmcontext.condense.ledger import FrozenEdit, Ledger  # noqa: E402
 from mitmcontext.condense.truncate import smart_truncation  # noqa: E402
 from mitmcontext.condense.units import kept, units  # noqa: E402
 from mitmcontext.known import Known  # noqa: E402
+from mitmcontext.models.prices import prices_of  # noqa: E402
 from mitmcontext.models.windows import Window  # noqa: E402
 from mitmcontext.rewrite import rewritten  # noqa: E402
 from mitmcontext.stores.memory_store import Memory, cells  # noqa: E402
@@ -63,6 +65,8 @@ _SMALLEST = 8_000
 _LINE = 24
 _ANTHROPIC = "anthropic-messages"
 _MODEL = {_ANTHROPIC: "claude-sonnet-4-5", "openai-chat": "gpt-4o"}
+# The window of most models today; a budget is a smaller one within it.
+_LARGE = 200_000
 _CLEARED = "[Old tool result content cleared]"
 
 
@@ -94,6 +98,7 @@ class Recorded:
 
     name: str
     corpus: str
+    model: str
     api: Api
     family: Family
     head: bytes
@@ -145,6 +150,7 @@ def _recorded(one: Json, probes: dict[str, dict[str, list[Json]]]) -> Recorded:
     return Recorded(
         name=one["conversation_id"],
         corpus=one["corpus"],
+        model=model,
         api=api,
         family=family,
         head=_compact(before)[:-1] + b',"messages":[',
@@ -454,6 +460,8 @@ class Ours:
     def __init__(self, one: Recorded, window: int, out: Played) -> None:
         self._one, self._out = one, out
         self._window = Window(window, None, None, True, "bench")
+        self._budget = 0
+        self._market: pipeline.Market | None = None
         self._known = Known({}, counter)
         self._ledger = Ledger(Memory(cells(64 << 20)))
         self._thresholds = Thresholds()
@@ -464,12 +472,12 @@ class Ours:
         sent = pipeline.read(one.api, one.family, one.api.read(one.body(cut)), seed, known)
         laid = pipeline.lay(sent, self._ledger, seed, known)
         assessment = pipeline.assess(
-            laid, self._window, self._thresholds, known, lambda *_: Scale()
+            laid, self._window, self._thresholds, known, lambda *_: Scale(), self._budget
         )
         forwarded, found, freed = laid.forwarded, laid.found, 0
         begun = time.perf_counter()
         try:
-            step = pipeline.plan_step(laid, assessment, self._thresholds, known, seed)
+            step = pipeline.plan_step(laid, assessment, self._thresholds, known, seed, self._market)
         except Broken as fault:
             self._out.broken.append(f"{one.name} {cut}: {fault}")
             step = ""
@@ -483,6 +491,15 @@ class Ours:
         request = forwarded.request
         messages = [_read(one.api, request.raw(at)) for at in range(len(request.spans))]
         return Forwarded(messages, freed > 0, freed, request.body, assessment.level.value)
+
+
+class OursWithinBudget(Ours):
+    """The same in a large window, with the smaller one as `context_budget`: steps have to pay."""
+
+    def __init__(self, one: Recorded, window: int, out: Played) -> None:
+        super().__init__(one, _LARGE, out)
+        self._budget = window
+        self._market = pipeline.Market(prices_of(one.model), True, Cache.WARM, must_pay=True)
 
 
 class DropOldest:
@@ -535,6 +552,7 @@ class ClearEachTurn:
 
 POLICIES: dict[str, Callable[[Recorded, int, Played], Callable[[int], Forwarded]]] = {
     "smart_truncation": Ours,
+    "... within a budget": OursWithinBudget,
     "drop oldest": DropOldest,
     "clear old results": ClearOld,
     "clear each turn": ClearEachTurn,
@@ -583,8 +601,9 @@ def _play(one: Recorded, window: int, policy: Callable[[int], Forwarded], out: P
             out.freed.append(made.freed)
             small = made.level == "warning" and made.freed < 0.15 * window
             out.too_small += small
-        out.misfits += total > window
-        out.could_fit += total > window >= _least(one, cut)
+        room = _LARGE if isinstance(policy, OursWithinBudget) else window
+        out.misfits += total > room
+        out.could_fit += total > room >= _least(one, cut)
         out.unexplained += keys[: len(before)] != before and not made.stepped
         before = keys
         if made.body:
