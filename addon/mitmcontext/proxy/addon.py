@@ -328,8 +328,13 @@ class ContextAddon:
         """What it takes to ask a model on behalf of a flow."""
         if not flow.live or flow.websocket is not None or is_upgrade(flow):
             return None
+        try:
+            target = target_of(flow.request)
+        except Exception as error:  # noqa: BLE001 - there is a step without a model, too
+            self._figures_of(flow).failed(type(error).__name__)
+            return None
         return Asks(
-            target_of(flow.request),
+            target,
             is_gone=lambda: not flow.client_conn.connected,
             paid=self._figures_of(flow).paid,
         )

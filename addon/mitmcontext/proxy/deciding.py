@@ -127,28 +127,41 @@ class Decider:
                 return self._outcomes.shown(ready, assessment)
         elif self._assessor.is_surely_safe(ready):
             return self._outcomes.uncounted(ready)
+        if self._summaries is None:
+            return await self._step_in_time(ready)
+        try:
+            return await self._with_summaries(ready, self._summaries)
+        except (TimeoutError, Broken):
+            raise
+        except Exception as error:  # noqa: BLE001 - without a summary there is the same step
+            self._summaries.failed(type(error).__name__)
+            return await self._step_in_time(ready, alone=True)
+
+    async def _with_summaries(self, ready: Ready, summaries: Summaries) -> Result:
         found = await self._in_time(ready, may_wait=True)
         if not isinstance(found, Wish):
             return found
-        waited = await self._summaries.wait(found) if self._summaries is not None else 0.0
+        waited = await summaries.wait(found)
         result = await self._step_in_time(ready)
         return replace(result, outcome=replace(result.outcome, waited=waited))
 
-    async def _step_in_time(self, ready: Ready) -> Result:
+    async def _step_in_time(self, ready: Ready, *, alone: bool = False) -> Result:
         """As `_in_time`, with what is there: nobody waits for a model."""
-        found = await self._in_time(ready, may_wait=False)
+        found = await self._in_time(ready, may_wait=False, alone=alone)
         if isinstance(found, Wish):
             raise TypeError
         return found
 
-    async def _in_time(self, ready: Ready, *, may_wait: bool) -> Result | Wish:
+    async def _in_time(self, ready: Ready, *, may_wait: bool, alone: bool = False) -> Result | Wish:
         """What a thread decides, unless it has frozen nothing when the time is up.
+
+        Where it decides alone no summary has part in it, not even one that is ready.
 
         Raises:
             TimeoutError: nothing was frozen, and nothing will be.
         """
         claim = Claim()
-        work = partial(self._step, ready, claim, may_wait=may_wait)
+        work = partial(self._step, ready, claim, may_wait=may_wait, alone=alone)
         decision = asyncio.ensure_future(threads.run(self._pool, work))
         done, _ = await asyncio.wait({decision}, timeout=self._patience(ready))
         if not done and claim.take():
@@ -171,7 +184,7 @@ class Decider:
 
     # In a thread.
 
-    def _step(self, ready: Ready, claim: Claim, *, may_wait: bool) -> Result | Wish:
+    def _step(self, ready: Ready, claim: Claim, *, may_wait: bool, alone: bool) -> Result | Wish:
         """Assess and, where that calls for it, take a step, or say what to ask before."""
         assessment = self._assessor.assess_far(ready)
         result = self._outcomes.shown(ready, assessment)
@@ -181,7 +194,7 @@ class Decider:
             return because(result, "the provider refused a step of this conversation before")
         if len(ready.request.spans) < ready.settings.condensation_min_messages:
             return result
-        told = self._told(ready, assessment)
+        told = None if alone else self._told(ready, assessment)
         if told is None and may_wait and (wish := self._wish(ready, assessment)) is not None:
             return wish
         step = self._planned(ready, assessment, told[1] if told else ())

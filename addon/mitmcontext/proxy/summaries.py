@@ -121,6 +121,10 @@ class Summaries:
         """A step was taken with the summaries of a link."""
         self._questions.use(link, freed)
 
+    def failed(self, reason: str) -> None:
+        """Something of ours broke while a request had to do with summaries."""
+        self._questions.reason("not_asked", reason)
+
     def wish(self, ready: Ready, assessment: Assessment, within: int | None = None) -> Wish | None:
         """What to ask for a request; None where nothing is, for reasons that are counted."""
         found = self._wish(ready, assessment, within)
