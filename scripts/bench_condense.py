@@ -1,10 +1,11 @@
 """What condensing keeps and what it costs, over recorded conversations, beside crude baselines.
 
-    ./scripts/bench condense [--data FOLDER] [--sample N] [--json] [--plot FILE]
+    ./scripts/bench condense [--data FOLDER] [--sample N] [--birth] [--json] [--plot FILE]
 
 Two kinds of work. *Per request*: each request of 8,000 tokens or more at which a probe is used is
 condensed on its own to a share of its tokens. *Sticky*: every turn of every conversation goes
-through the pipeline and a ledger, as it would through the proxy, for each window.
+through the pipeline and a ledger, as it would through the proxy, for each window; with `--birth`
+once more with `reduce_at_birth`.
 
 A probe is a string that a later tool call uses and that until then stood only in tool results:
 whole lines, or identifiers (the files `probes_*.jsonl.gz` of the folder). A list of words satisfies
@@ -34,10 +35,11 @@ sys.path[:0] = [str(CHECKOUT / "addon"), str(CHECKOUT / "scripts")]
 from lib.progress import Progress  # noqa: E402
 from loopback import rules_anthropic, rules_openai  # noqa: E402
 from mitmcontext import pipeline  # noqa: E402
+from mitmcontext.births import Births  # noqa: E402
 from mitmcontext.condense.assess import Thresholds  # noqa: E402
 from mitmcontext.condense.conversation import Conversation, Room, with_texts  # noqa: E402
 from mitmcontext.condense.cost import Cache  # noqa: E402
-from mitmcontext.condense.ledger import FrozenEdit, Ledger  # noqa: E402
+from mitmcontext.condense.ledger import Found, FrozenEdit, Ledger  # noqa: E402
 from mitmcontext.condense.truncate import smart_truncation  # noqa: E402
 from mitmcontext.condense.units import kept, units  # noqa: E402
 from mitmcontext.known import Known  # noqa: E402
@@ -457,12 +459,14 @@ class Forwarded:
 class Ours:
     """The proxy's way of a request, with a ledger in memory and a provider that takes all."""
 
-    def __init__(self, one: Recorded, window: int, out: Played) -> None:
+    def __init__(self, one: Recorded, window: int, out: Played, *, birth: bool = False) -> None:
         self._one, self._out = one, out
+        self._birth = birth
         self._window = Window(window, None, None, True, "bench")
         self._budget = 0
         self._market: pipeline.Market | None = None
         self._known = Known({}, counter)
+        self._births = Births(self._known)
         self._ledger = Ledger(Memory(cells(64 << 20)))
         self._thresholds = Thresholds()
         self._seed = b"\0" * 32
@@ -470,14 +474,22 @@ class Ours:
     def __call__(self, cut: int) -> Forwarded:
         one, known, seed = self._one, self._known, self._seed
         sent = pipeline.read(one.api, one.family, one.api.read(one.body(cut)), seed, known)
-        laid = pipeline.lay(sent, self._ledger, seed, known)
+        laid = pipeline.lay_found(sent, self._found(sent), seed, known, self._births)
         assessment = pipeline.assess(
             laid, self._window, self._thresholds, known, lambda *_: Scale(), self._budget
         )
         forwarded, found, freed = laid.forwarded, laid.found, 0
         begun = time.perf_counter()
         try:
-            step = pipeline.plan_step(laid, assessment, self._thresholds, known, seed, self._market)
+            step = pipeline.plan_step(
+                laid,
+                assessment,
+                self._thresholds,
+                known,
+                seed,
+                self._market,
+                births=self._births,
+            )
         except Broken as fault:
             self._out.broken.append(f"{one.name} {cut}: {fault}")
             step = ""
@@ -491,6 +503,14 @@ class Ours:
         request = forwarded.request
         messages = [_read(one.api, request.raw(at)) for at in range(len(request.spans))]
         return Forwarded(messages, freed > 0, freed, request.body, assessment.level.value)
+
+    def _found(self, sent: pipeline.Reading) -> Found | None:
+        """What is frozen; where results are reduced at birth, from the first such one on."""
+        found = self._ledger.find(sent.links)
+        if not self._birth or (found is not None and found.entry.born is not None):
+            return found
+        entry = pipeline.first_birth(sent, found, self._births)
+        return self._ledger.freeze(sent.links, entry, found) if entry else found
 
 
 class OursWithinBudget(Ours):
@@ -550,12 +570,14 @@ class ClearEachTurn:
         return Forwarded(_cleared(self._one.messages[:cut], 3), True)
 
 
+_BIRTH = "with reduce_at_birth"
 POLICIES: dict[str, Callable[[Recorded, int, Played], Callable[[int], Forwarded]]] = {
     "smart_truncation": Ours,
     "... within a budget": OursWithinBudget,
     "drop oldest": DropOldest,
     "clear old results": ClearOld,
     "clear each turn": ClearEachTurn,
+    _BIRTH: partial(Ours, birth=True),
 }
 
 
@@ -729,7 +751,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", choices=("request", "sticky"))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--windows", nargs="+", type=int, default=list(WINDOWS))
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
+    usual = [policy for policy in POLICIES if policy != _BIRTH]
+    parser.add_argument("--policies", nargs="+", default=usual, choices=list(POLICIES))
+    parser.add_argument("--birth", action="store_true", help=f"the policy {_BIRTH!r} beside them")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG of retention and tokens")
     asked = parser.parse_args(arguments)
@@ -741,7 +765,8 @@ def main(arguments: Sequence[str]) -> int:
     if asked.only in (None, "request"):
         result["per request"] = per_request(found, asked.shares)
     if asked.only in (None, "sticky"):
-        result["sticky"] = sticky(found, asked.windows, asked.policies, not asked.json)
+        policies = dict.fromkeys([*asked.policies, *([_BIRTH] if asked.birth else [])])
+        result["sticky"] = sticky(found, asked.windows, list(policies), not asked.json)
     print(json.dumps(result, indent=1) if asked.json else "\n".join(said_of(result)))
     if asked.plot:
         rows = result.get("per request") or result["sticky"]

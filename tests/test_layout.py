@@ -33,8 +33,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "known": frozenset({"values", "tokens", "wire"}),
     "rewrite": frozenset({"values", "condense", "wire"}),
     "recollect": frozenset({"values", "condense", "known", "wire"}),
+    "births": frozenset({"values", "condense", "known", "tokens", "wire"}),
     "pipeline": frozenset(
-        {"values", "condense", "known", "models", "recollect", "rewrite", "tokens", "wire"}
+        {
+            "values",
+            "births",
+            "condense",
+            "known",
+            "models",
+            "recollect",
+            "rewrite",
+            "tokens",
+            "wire",
+        }
     ),
     "summarising": frozenset({"values", "condense", "known", "pipeline", "wire"}),
     "stores": frozenset({"values"}),

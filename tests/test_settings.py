@@ -40,7 +40,7 @@ OF_THE_SPECIFICATION = {
 def test_each_setting_is_declared_with_help() -> None:
     for item in declared():
         own = ("context_", "condensation_", "cache_", "tiktoken_")
-        assert item.name.startswith(own) or item.name.upper() in OF_THE_SPECIFICATION
+        assert item.name.startswith((*own, "reduce_")) or item.name.upper() in OF_THE_SPECIFICATION
         assert item.metadata["help"].endswith(".")
         assert isinstance(item.metadata["default"], str | tuple)
         choices = item.metadata["choices"]

@@ -7,10 +7,13 @@ what is forwarded when one of them fails is the business of `proxy/`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
+
+from mitmcontext.births import EXCERPT, Births, Born, edits_of
 from mitmcontext.condense.assess import (
     SURE_TO_FIT,
     WORTHWHILE,
@@ -33,7 +36,15 @@ from mitmcontext.condense.cost import (
     until_full,
 )
 from mitmcontext.condense.invariants import broken
-from mitmcontext.condense.ledger import WHOLE, Entry, Found, FrozenEdit, Ledger, chain
+from mitmcontext.condense.ledger import (
+    WHOLE,
+    Entry,
+    Found,
+    FrozenEdit,
+    Ledger,
+    chain,
+    home,
+)
 from mitmcontext.condense.summaries.fold import Summary, condensed, standing, together
 from mitmcontext.condense.texts import with_images
 from mitmcontext.condense.units import unpaired
@@ -52,7 +63,7 @@ from mitmcontext.recollect import (
 from mitmcontext.rewrite import rewritten, sources
 from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import Family
-from mitmcontext.values import Broken, Change, Level, Message, Request, Span
+from mitmcontext.values import Broken, Change, Kind, Level, Message, Request, Span
 from mitmcontext.wire.api import Api, message_of
 from mitmcontext.wire.media import media_in
 
@@ -106,12 +117,19 @@ class Reading:
 class Laid:
     """What the client sent, and the same with the frozen edits laid over it.
 
-    Without frozen edits both are one and the same.
+    Without frozen edits both are one and the same. `births` are the messages behind the entry's
+    whose results are reduced since they are new.
     """
 
     sent: Reading
     forwarded: Reading
     found: Found | None
+    births: Mapping[int, Born] = field(default_factory=dict)
+
+    @property
+    def edits(self) -> tuple[FrozenEdit, ...]:
+        """All that is laid over what the client sent."""
+        return (self.found.entry.edits if self.found else ()) + edits_of(self.births)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,16 +216,20 @@ def read(
     return Reading(api, family, request, facts, links, stretch, stretch.tokens)
 
 
-def lay(sent: Reading, ledger: Ledger, seed: bytes, known: Known) -> Laid:
+def lay(
+    sent: Reading, ledger: Ledger, seed: bytes, known: Known, births: Births | None = None
+) -> Laid:
     """Lay over a request what is frozen of its conversation.
 
     Raises:
         Broken: an entry does not fit what it was made for.
     """
-    return lay_found(sent, ledger.find(sent.links), seed, known)
+    return lay_found(sent, ledger.find(sent.links), seed, known, births)
 
 
-def lay_found(sent: Reading, found: Found | None, seed: bytes, known: Known) -> Laid:
+def lay_found(
+    sent: Reading, found: Found | None, seed: bytes, known: Known, births: Births | None = None
+) -> Laid:
     """The same with an entry that was looked up before.
 
     Raises:
@@ -215,27 +237,89 @@ def lay_found(sent: Reading, found: Found | None, seed: bytes, known: Known) -> 
     """
     if found is None:
         return Laid(sent, sent, None)
+    new: Mapping[int, Born] = {}
+    if births is not None and found.entry.born is not None:
+        new = births.of(sent, found.at + 1)
+    base = with_births(sent, new)
+    if not found.entry.edits:
+        return Laid(sent, base, found, new)
     stretch = sent.stretch
     if stretch and stretch.overlay and is_same(stretch.overlay.found, found):
-        return Laid(sent, _joined(sent, stretch, stretch.overlay), found)
-    made = sent.api.read(rewritten(sent.api, sent.request, found.entry.edits))
-    return Laid(sent, read(sent.api, sent.family, made, seed, known), found)
+        return Laid(sent, _joined(base, stretch, stretch.overlay), found, new)
+    made = sent.api.read(rewritten(sent.api, base.request, found.entry.edits))
+    return Laid(sent, read(sent.api, sent.family, made, seed, known), found, new)
 
 
-def is_laid_already(sent: Reading, found: Found | None) -> bool:
+def is_laid_already(sent: Reading, found: Found | None, births: Births) -> bool:
     """Whether next to nothing is to be done to lay an entry over a request."""
+    if found is None:
+        return True
+    if found.entry.born is not None and not births.knows(sent, found.at + 1):
+        return False
     overlay = sent.stretch.overlay if sent.stretch else None
-    return found is None or (overlay is not None and is_same(overlay.found, found))
+    return not found.entry.edits or (overlay is not None and is_same(overlay.found, found))
+
+
+def with_births(sent: Reading, births: Mapping[int, Born]) -> Reading:
+    """A reading with reduced messages in the place of the client's."""
+    if not births:
+        return sent
+    request, facts = sent.request, list(sent.facts)
+    pieces: list[bytes] = []
+    places: list[Span] = []
+    at = shift = 0
+    for index, span in enumerate(request.spans):
+        born = births.get(index)
+        start = span.start + shift
+        if born is not None:
+            pieces += (request.body[at : span.start], born.raw)
+            at = span.end
+            shift += len(born.raw) - (span.end - span.start)
+            facts[index] = born.fact
+        places.append(Span(start, span.end + shift))
+    body = b"".join((*pieces, request.body[at:]))
+    array = Span(request.array.start, request.array.end + shift)
+    made = moved(request, body, array, tuple(places), shift)
+
+    first = min(births)
+    before = sent.links[first - 1]
+    links = sent.links[:first] + chain(before, [fact.digest for fact in facts[first:]])
+    return Reading(sent.api, sent.family, made, facts, links, None, sent.counted[:first])
+
+
+def first_birth(sent: Reading, found: Found | None, births: Births) -> Entry | None:
+    """From where on new results of a conversation are reduced, where there is the first of them.
+
+    Everything up to the model's last message may have been sent before, as it is. The entry holds
+    what was found, and has to be frozen before it is laid over a request.
+    """
+    answer = _last_answer(sent)
+    if answer is None or not births.of(sent, answer + 1):
+        return None
+    if found is None:
+        return Entry((), step=0, before=0, after=0, level="", born=answer)
+    earlier = (*found.entry.earlier, sent.links[found.at])
+    return msgspec.structs.replace(found.entry, earlier=earlier, born=answer)
+
+
+def _last_answer(sent: Reading) -> int | None:
+    """The index of the model's last message, but for one that it is to go on with."""
+    for at in range(len(sent.facts) - 2, -1, -1):
+        if message_of(sent.api, sent.request.raw(at)).role == "assistant":
+            return at
+    return None
 
 
 def keep(laid: Laid, seed: bytes, recollections: Recollections) -> None:
     """Keep what was read, for the next request of the conversation."""
     sent, forwarded = laid.sent, laid.forwarded
-    if not is_due(sent.stretch, len(sent.facts), laid.found):
+    # What is only reduced at birth is laid over a request without reading it.
+    found = laid.found if laid.found is not None and laid.found.entry.edits else None
+    if not is_due(sent.stretch, len(sent.facts), found):
         return
     overlay = None
-    if laid.found is not None:
-        overlay = laid.found, forwarded.request, forwarded.facts, forwarded.links
+    if found is not None:
+        overlay = found, forwarded.request, forwarded.facts, forwarded.links
     named = tag(sent.api, sent.family)
     stretch = stretch_of(
         sent.api,
@@ -255,10 +339,9 @@ def keep(laid: Laid, seed: bytes, recollections: Recollections) -> None:
 def _joined(sent: Reading, stretch: Stretch, overlay: Overlay) -> Reading:
     """A reading of what an entry makes of a request: the stretch made anew, the rest as it is."""
     request = sent.request
-    start = request.array.start
-    at = start + stretch.size
-    shift = len(overlay.made) - stretch.size
-    count = len(stretch.spans)
+    start, count = request.array.start, len(stretch.spans)
+    at = request.spans[count - 1].end
+    shift = len(overlay.made) - (at - start)
     body = b"".join((request.body[:start], overlay.made, request.body[at:]))
 
     known = placed(overlay.spans, start - overlay.start)
@@ -316,7 +399,7 @@ def assess(
     total = base + sum(scaled)
     after = total
     if laid.found is not None:
-        after = base + _scaled(sent, laid.found.entry.edits, scaled, made, scale)
+        after = base + _scaled(sent, laid.edits, scaled, made, scale)
     limit = window.room(sent.request.max_output)
     room = within(limit, budget)
     return Assessment(
@@ -373,6 +456,7 @@ def plan_step(
     seed: bytes,
     market: Market | None = None,
     summaries: Sequence[Summary] = (),
+    births: Births | None = None,
 ) -> Step | str:
     """The next step, checked and finished, or in words why none is taken ("" if none is due).
 
@@ -387,11 +471,15 @@ def plan_step(
     forced = is_forced(assessment.forwarded, assessment.limit, thresholds)
     if market is not None and not forced and _never_pays(market):
         return "within the window, and nobody knows this model's prices: a step may cost more"
+    reduced = _all_births(laid, births)
+    laid, assessment = _as_born(laid, assessment, reduced, known)
     conversation = conversation_of(laid, assessment, known)
     messages = conversation.messages
     if unpaired(messages):
         return "the client's own tool calls and results do not match"
     step = _first_good(laid, assessment, thresholds, known, seed, conversation, summaries)
+    if isinstance(step, Step) and reduced:
+        step = _with_births(step, laid, reduced)
     if market is None or isinstance(step, str):
         return step
     step, at_once = _priced(laid, assessment, thresholds, messages, step, market)
@@ -401,6 +489,54 @@ def plan_step(
         "within the window, and a step would not pay for itself: breaking the cache costs "
         f"${at_once.price:.4f}, {at_once.turns} turns save ${at_once.saving:.4f}"
     )
+
+
+def _all_births(laid: Laid, births: Births | None) -> Mapping[int, Born]:
+    """The messages with results that were reduced at birth, those before the entry's too."""
+    if births is None or laid.found is None or laid.found.entry.born is None:
+        return {}
+    return births.of(laid.sent, laid.found.entry.born + 1)
+
+
+def _as_born(
+    laid: Laid, assessment: Assessment, births: Mapping[int, Born], known: Known
+) -> tuple[Laid, Assessment]:
+    """The same as if the client had sent what was reduced at birth so itself.
+
+    A step is planned on that, and judged by it: so what was reduced stays so, and counts so.
+    """
+    if not births:
+        return laid, assessment
+    sent = replace(with_births(laid.sent, births), links=laid.sent.links)
+    each = counts_of(sent, known)
+    scale, told = assessment.scale, assessment.sent_tokens
+    scaled = tuple(
+        scale.of(tokens, at) if at in births else told[at] for at, tokens in enumerate(each)
+    )
+    base = replace(assessment, sent_tokens=scaled, sent_estimates=each)
+    return replace(laid, sent=sent), base
+
+
+def _with_births(step: Step, laid: Laid, births: Mapping[int, Born]) -> Step:
+    """The step for what the client really sends: its edits, and before the last of them births."""
+    planned = step.entry.edits
+    at = home(step.entry, laid.found)
+    changed = {(edit.message, edit.part) for edit in planned}
+    folded = {edit.message for edit in planned if edit.part == WHOLE}
+    own = {(edit.message, edit.part): edit for edit in edits_of(births)}
+    edits = [
+        msgspec.structs.replace(edit, digest=own[edit.message, edit.part].digest)
+        if (edit.message, edit.part) in own
+        else edit
+        for edit in planned
+    ]
+    edits += [
+        edit
+        for place, edit in own.items()
+        if edit.message <= at and place not in changed and edit.message not in folded
+    ]
+    ordered = tuple(sorted(edits, key=lambda edit: (edit.message, edit.part)))
+    return replace(step, entry=msgspec.structs.replace(step.entry, edits=ordered))
 
 
 def conversation_of(laid: Laid, assessment: Assessment, known: Known) -> Conversation:
@@ -538,6 +674,7 @@ def _finish(
         after=total,
         level=assessment.level.value,
         earlier=_earlier(laid),
+        born=laid.found.entry.born if laid.found else None,
     )
     tokens = assessment.sent_tokens
     changes = changes_of(messages, tokens, edits, held, known, sent.family)
@@ -548,6 +685,33 @@ def _earlier(laid: Laid) -> tuple[bytes, ...]:
     if laid.found is None:
         return ()
     return (*laid.found.entry.earlier, laid.sent.links[laid.found.at])
+
+
+def changes_at_birth(laid: Laid, assessment: Assessment) -> tuple[Change, ...]:
+    """The results that are reduced behind what is frozen, for people to read."""
+    if not laid.births:
+        return ()
+    answer = _last_answer(laid.sent)
+    # A note may stand for several messages, but behind the last one all is as it was.
+    shift = len(assessment.estimates) - len(assessment.sent_tokens)
+    found = []
+    for at, born in sorted(laid.births.items()):
+        before = assessment.sent_tokens[at]
+        after = assessment.scale.of(assessment.estimates[at + shift], at)
+        for edit, stood in zip(born.edits, born.before, strict=True):
+            change = Change(
+                what="birth",
+                first=at,
+                last=at,
+                kind=Kind.RESULT.value,
+                tokens_before=before // len(born.edits),
+                tokens_after=after // len(born.edits),
+                before=stood,
+                after=(edit.text or "")[:EXCERPT],
+                new=answer is not None and at > answer,
+            )
+            found.append(change)
+    return tuple(found)
 
 
 def changes_of(

@@ -227,6 +227,14 @@ class Settings:
         "Utilisation to come down to when condensing. Unless set, it follows a lower warning "
         "threshold down.",
     )
+    reduce_at_birth: bool = setting(
+        "false",
+        switch,
+        "Shorten new tool results before they are first sent, which costs no cache: escape "
+        "sequences, repeated lines, runs of blank lines and the spacing of JSON go; of more than "
+        "8,000 characters head, tail and errors stay. What was read of a file stays whole, and so "
+        "does the same call's next result.",
+    )
     condensation_min_messages: int = setting(
         "3", at_least(1), "Histories with fewer messages than this are never condensed."
     )

@@ -216,7 +216,8 @@ class TooLong(NamedTuple):
 class Change:
     """One thing that was done to a conversation, for people to read.
 
-    `what` is "stub", "fold" or "drop". `first` and `last` are indices into the client's messages.
+    `what` is "stub", "fold", "drop", or "birth" for a result that was reduced when it was new.
+    `first` and `last` are indices into the client's messages.
     `before` and `after` are bounded excerpts.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_nothing_yet() -> None:
         "error_rate": 0.0,
         "uptime_seconds": 0.0,
         "changes": {},
+        "reduced_at_birth": {"results": 0, "tokens": 0},
         "questions": Questions({}).snapshot(),
         "left_alone": {},
         "failures": {},
@@ -104,7 +106,8 @@ def busy(clock: Clock, kept: dict[str, Any] | None = None) -> Figures:
     figures.record(
         outcome(Action.CONDENSED, sent=1300, forwarded=500, freed=300, milliseconds=10.0, steps=2)
     )
-    figures.record(outcome(Action.REAPPLIED, sent=1310, forwarded=510, steps=2))
+    born = (replace(stub, what="birth"), replace(stub, what="birth", new=False))
+    figures.record(outcome(Action.REAPPLIED, sent=1310, forwarded=510, steps=2, changes=born))
     figures.record(outcome(Action.OBSERVED, sent=900, forwarded=450, freed=450))
     figures.record(outcome(Action.FAILED_OPEN, sent=900, forwarded=900, reason="deadline"))
     figures.billed(Money(True, 0.5, -0.125, 0.5, -0.125), observed=False)
@@ -149,6 +152,7 @@ def test_what_each_request_adds() -> None:
             "steps_of_unknown_price": 1,
         },
         "changes": {"tool result (stub)": 1},
+        "reduced_at_birth": {"results": 1, "tokens": 8},
         "steps": 2,
         "steps_resumed": 0,
         "steps_freed": [400, 300],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io as stdio
 import time
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,10 @@ def stub(index: int = 4, kind: str = "tool result", **values: Any) -> Change:
     return Change(
         "stub", index, index, kind, 2800, 140, **{"before": "long\nlong", "after": "short"} | values
     )
+
+
+def born(index: int, **values: Any) -> Change:
+    return replace(stub(index, **values), what="birth")
 
 
 def fold(first: int = 2, last: int = 10, **values: Any) -> Change:
@@ -69,6 +74,28 @@ COMMENTS = [
     ),
     (
         outcome(
+            Action.REAPPLIED,
+            level=Level.SAFE,
+            freed=0,
+            steps=0,
+            reason="",
+            changes=(born(4), born(6, new=False)),
+        ),
+        "41 % safe · 96.2k → 48.1k · 2 results reduced at birth",
+    ),
+    (
+        outcome(
+            Action.REAPPLIED,
+            level=Level.SAFE,
+            freed=0,
+            steps=2,
+            reason="",
+            changes=(born(40), stub(6, new=False)),
+        ),
+        "41 % safe · 96.2k → 48.1k · step 2 re-applied · 1 result reduced at birth",
+    ),
+    (
+        outcome(
             Action.UNDER_THRESHOLD,
             level=Level.SAFE,
             sent=40_120,
@@ -105,6 +132,14 @@ COMMENTS = [
 @pytest.mark.parametrize(("of", "expected"), COMMENTS, ids=[words for _, words in COMMENTS])
 def test_a_comment_says_it_in_a_few_words(of: Outcome, expected: str) -> None:
     assert comment(of) == expected
+
+
+def test_the_page_tells_what_was_reduced_when_it_was_new() -> None:
+    shown = page(
+        outcome(Action.REAPPLIED, freed=0, steps=0, changes=(born(40), born(6, new=False)))
+    )
+    assert shown.startswith("Forwarded with results reduced when they were new")
+    assert "1 result reduced at birth" in shown
 
 
 def test_a_log_line_says_it_in_one_line() -> None:

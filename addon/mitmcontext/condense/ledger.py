@@ -57,7 +57,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """All frozen edits of a conversation up to a link, and what the step that made them did.
 
     `before` and `after` are the request's estimated tokens; `level` is why the step was taken.
-    `earlier` are the links of the entries that this one went on from.
+    `earlier` are the links of the entries that this one went on from. Where `born` is set, results
+    behind the message with this index are reduced before they are first sent; an entry may be there
+    for that alone, without a step.
     """
 
     edits: tuple[FrozenEdit, ...]
@@ -66,6 +68,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     after: int
     level: str
     earlier: tuple[bytes, ...] = ()
+    born: int | None = None
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -418,9 +421,11 @@ def _is_same(one: Entry, other: Entry) -> bool:
 def home(entry: Entry, base: Found | None) -> int:
     """The index of the message whose link an entry belongs to: the last one that it edits.
 
-    A step that edits nothing deeper than the one before shares that one's link.
+    A step that edits nothing deeper than the one before shares that one's link. Where results are
+    reduced at birth, it is none before the message from which on they are.
     """
-    return max(base.at if base else 0, *(edit.message for edit in entry.edits))
+    first = (base.at if base else 0, entry.born or 0)
+    return max(*first, *(edit.message for edit in entry.edits))
 
 
 def _key(link: bytes, place: int) -> bytes:

@@ -104,6 +104,21 @@ def _beside(part: Part) -> str:
     return f", with {with_images(part)}" if part.images else ""
 
 
+def excerpt_at_birth(part: Part, excerpt: Excerpt, names: str) -> str:
+    """What takes the place of a new and large result of which some lines stay.
+
+    It does not begin as the others do: a later step may shorten it further.
+    """
+    pieces = [*_pieces(excerpt)]
+    if names:
+        pieces.append(f"[names in what was left out: {names}]")
+    pieces.append(
+        f"[mitmcontext left out what is missing: the whole result has {len(part.text):,} "
+        f"characters, sha256 {_sha(part.text)}; make the very same call again to see all of it]"
+    )
+    return "\n".join(pieces)
+
+
 def environment_stub(part: Part) -> str:
     """What takes the place of an environment block that a newer one follows."""
     return (

@@ -261,7 +261,8 @@ class ContextAddon:
             self._later(self._count(flow, result))
             return
         self._note(flow, result)
-        if result.outcome.steps and not result.outcome.changes and self._team is None:
+        of_steps = any(change.what != "birth" for change in result.outcome.changes)
+        if result.outcome.steps and not of_steps and self._team is None:
             self._later(self._explain(flow, result))
 
     async def _count(self, flow: http.HTTPFlow, result: Result) -> None:

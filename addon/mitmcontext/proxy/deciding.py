@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 from mitmcontext import pipeline
+from mitmcontext.births import Births
 from mitmcontext.condense.assess import calls_for_step
 from mitmcontext.condense.ledger import Found, Ledger, home
 from mitmcontext.condense.summaries.fold import Summary
@@ -46,6 +47,7 @@ class Decider:
         pool: the threads that count and plan.
         ledger: where steps are frozen.
         known: what is known of messages.
+        births: what becomes of new results.
         encoders: the vocabularies that are loaded.
         estimates: what corrects estimates and windows.
         assessor: says how full the window is.
@@ -60,6 +62,7 @@ class Decider:
         pool: ThreadPoolExecutor,
         ledger: Ledger,
         known: Known,
+        births: Births,
         encoders: Encoders,
         estimates: Estimates,
         assessor: Assessor,
@@ -71,6 +74,7 @@ class Decider:
         self._pool = pool
         self._ledger = ledger
         self._known = known
+        self._births = births
         self._encoders = encoders
         self._estimates = estimates
         self._assessor = assessor
@@ -223,7 +227,14 @@ class Decider:
         settings, prices = ready.settings, ready.prices
         market = Market(prices, prices.known, ready.cache, must_pay=settings.context_budget > 0)
         return pipeline.plan_step(
-            ready.laid, assessment, settings.thresholds, self._known, ready.seed, market, told
+            ready.laid,
+            assessment,
+            settings.thresholds,
+            self._known,
+            ready.seed,
+            market,
+            told,
+            self._births,
         )
 
     def _frozen(self, ready: Ready, assessment: Assessment, step: Step, claim: Claim) -> Result:
@@ -235,7 +246,8 @@ class Decider:
         laid = ready.laid
         links = laid.sent.links
         planned = Found(home(step.entry, laid.found), step.entry)
-        stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned))
+        births = {at: born for at, born in laid.births.items() if at > planned.at}
+        stepped = replace(ready, laid=Laid(laid.sent, step.forwarded, planned, births))
         stepped = replace(stepped, raw=encoded(stepped))
         after = replace(assessment, forwarded=step.entry.after, estimates=step.estimates)
         result = self._outcomes.shown(stepped, after)
@@ -244,7 +256,7 @@ class Decider:
             action=Action.OBSERVED if ready.observed else Action.CONDENSED,
             reason=_reason(assessment, step),
             freed=step.entry.before - step.entry.after,
-            changes=step.changes,
+            changes=(*pipeline.changes_at_birth(stepped.laid, after), *step.changes),
             predicted=step.forecast.net if step.forecast else None,
         )
         if not claim.take():

@@ -68,6 +68,8 @@ def _fresh() -> dict[str, Any]:
         "predicted": 0.0,
         "steps_unpriced": 0,
         "changes": {},
+        "births": 0,
+        "births_saved": 0,
     }
 
 
@@ -131,10 +133,13 @@ class Figures:
             self._total.record(outcome)
 
     def _note_changes(self, outcome: Outcome) -> None:
-        """What a new step did, or would have done in observe mode, by kind."""
-        changes = [change for change in outcome.changes if change.new]
-        if outcome.action in (Action.CONDENSED, Action.OBSERVED) and outcome.freed:
-            for change in changes:
+        """What a new step did, or would have done in observe mode, by kind; and new births."""
+        stepped = outcome.action in (Action.CONDENSED, Action.OBSERVED) and outcome.freed
+        for change in outcome.changes:
+            if change.new and change.what == "birth":
+                self._all["births"] += 1
+                self._all["births_saved"] += change.tokens_before - change.tokens_after
+            elif change.new and stepped:
                 whole = change.what != "stub"
                 count = change.last - change.first + 1 if whole else 1
                 name = f"{'message' if whole else change.kind} ({change.what})"
@@ -284,6 +289,10 @@ class Figures:
             "error_rate": _share(failed + refused, figures["recognised"]),
             "uptime_seconds": round(self.uptime(), 3),
             "changes": dict(figures["changes"]),
+            "reduced_at_birth": {
+                "results": figures["births"],
+                "tokens": figures["births_saved"],
+            },
             "questions": self._questions.snapshot(),
             "left_alone": dict(figures["left_alone"]),
             "failures": dict(figures["failures"]),

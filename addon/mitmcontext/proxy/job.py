@@ -149,7 +149,7 @@ class Result:
 
 def encoded(ready: Ready) -> bytes | None:
     """What goes out with the frozen edits, in the encoding that it came in; None if as it came."""
-    if ready.laid.found is None or ready.observed:
+    if ready.laid.forwarded is ready.laid.sent or ready.observed:
         return None
     coding = ready.job.headers.get("content-encoding")
     return bodies.encode(ready.laid.forwarded.request.body, coding, like=ready.job.raw)

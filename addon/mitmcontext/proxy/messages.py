@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from mitmcontext.proxy.listing import Row
 from mitmcontext.proxy.safe import line
+from mitmcontext.proxy.words import DONE
 from mitmcontext.values import Action, Change, Outcome
 
 WIDTH: Final = 80
@@ -91,8 +92,9 @@ def _single(row: Row, at: int, changes: Sequence[Change], untouched: str) -> Ent
         return Entry(at, at, row, True, untouched)
     before = sum(change.tokens_before for change in changes)
     after = sum(change.tokens_after for change in changes)
-    dropped = all(change.what == "drop" for change in changes)
-    state = f"dropped {before:,}" if dropped else f"stubbed {before:,} → {after:,}"
+    (done, *others) = dict.fromkeys(DONE.get(change.what, change.what) for change in changes)
+    done = DONE["stub"] if others else done
+    state = f"{done} {before:,}" if done == DONE["drop"] else f"{done} {before:,} → {after:,}"
     return Entry(at, at, row, False, state)
 
 

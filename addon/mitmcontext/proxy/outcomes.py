@@ -34,8 +34,10 @@ class Outcomes:
 
     def shown(self, ready: Ready, assessment: Assessment) -> Result:
         """The request with what is frozen, counted."""
+        outcome = self._outcome(ready)
         outcome = replace(
-            self._outcome(ready),
+            outcome,
+            changes=(*pipeline.changes_at_birth(ready.laid, assessment), *outcome.changes),
             level=assessment.level,
             room=assessment.room,
             sent=assessment.sent,
@@ -63,13 +65,18 @@ class Outcomes:
         return Result(outcome, ready, ready.raw, ready.laid.forwarded)
 
     def explained(self, ready: Ready) -> tuple[Change, ...]:
-        """What the steps changed that hold, told from the request itself. Runs in a thread."""
+        """What the steps changed that hold, told from the request itself. Runs in a thread.
+
+        What was reduced at birth behind them is not among it.
+        """
         found, sent = ready.laid.found, ready.laid.sent
         if found is None:
             return ()
         messages = [message_of(sent.api, ready.request.raw(at)) for at in range(len(sent.facts))]
         tokens = self._known.count(sent.api, sent.family, sent.request, sent.facts)
         held = found.entry.edits
+        if not held:
+            return ()
         changes = pipeline.changes_of(messages, tokens, held, held, self._known, sent.family)
         self.tell(sent.links[found.at], changes)
         return changes
@@ -90,7 +97,7 @@ class Outcomes:
         found = ready.laid.found
         if ready.standing is Standing.ALONE:
             action = Action.LEFT_ALONE
-        elif found is None:
+        elif ready.laid.forwarded is ready.laid.sent:
             action = Action.UNDER_THRESHOLD
         else:
             action = Action.OBSERVED if ready.observed else Action.REAPPLIED

@@ -50,6 +50,8 @@ _LABELS = {
     "sent": "sent by clients",
     "forwarded": "forwarded",
     "saved": "saved",
+    "reduced_at_birth.results": "results",
+    "reduced_at_birth.tokens": "tokens saved on each turn from then on",
     "would_save": "would be saved, in observe mode",
     "success_rate": "steps that succeeded",
     "avg_processing_time_ms": "time per step, ms",
@@ -89,11 +91,13 @@ _SECTIONS = {
     "condensation_stats": "Steps",
     "processing": "Time per LLM request, ms",
     "changes": "What steps did, or would have done",
+    "reduced_at_birth": "Results reduced when they were new",
     "estimates": "Estimates, against what the provider reported",
     "questions": "Questions to models",
     "left_alone": "Left alone, and why",
     "failures": "What went wrong",
 }
+_WHERE_USED = ("questions", "reduced_at_birth")
 _SHARES = (
     "within_2_percent",
     "within_5_percent",
@@ -203,7 +207,7 @@ def _page(figures: Mapping[str, Any], more: Iterable[str]) -> Iterator[str]:
         section = figures.get(name)
         if isinstance(section, Mapping) and section:
             section = dict(_flat(section))
-            if name == "questions" and not any(section.values()):
+            if name in _WHERE_USED and not any(section.values()):
                 continue
             yield from _table(title, section, _amount if name == "money" else _number, name)
     rest = {name: value for name, value in figures.items() if isinstance(value, int | float)}

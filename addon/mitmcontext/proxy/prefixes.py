@@ -28,7 +28,7 @@ Mark = tuple[int, int]
 
 def mark_of(entry: Entry) -> Mark:
     """The mark of the step that an entry was made by."""
-    told = repr((entry.before, entry.after, len(entry.edits), entry.edits[-1])).encode()
+    told = repr((entry.before, entry.after, len(entry.edits), entry.edits[-1:])).encode()
     return entry.step, zlib.crc32(told)
 
 

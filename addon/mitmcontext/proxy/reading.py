@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from mitmcontext import pipeline
+from mitmcontext.births import Births
 from mitmcontext.condense.ledger import Found, Ledger
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
@@ -41,16 +42,26 @@ class Reader:
     Args:
         ledger: what is frozen.
         known: what is known of messages.
+        births: what becomes of new results.
+        refused: the links of entries that the provider refused.
         key: what tenants are keyed with.
         catch_up: takes over what others learned of a request's conversation, or this proxy before
             its last start. It may take some milliseconds.
     """
 
     def __init__(
-        self, ledger: Ledger, known: Known, key: bytes, catch_up: Callable[[Ready], None]
+        self,
+        ledger: Ledger,
+        known: Known,
+        births: Births,
+        refused: Container[bytes],
+        key: bytes,
+        catch_up: Callable[[Ready], None],
     ) -> None:
         self._ledger = ledger
         self._known = known
+        self._births = births
+        self._refused = refused
         self._key = key
         self._catch_up = catch_up
         # Planning may take seconds, and must not hold up what is frozen already.
@@ -73,18 +84,41 @@ class Reader:
         ready = self._recognised(job, settings, *read)
         sent = ready.laid.sent
         certain, found = self._ledger.near(sent.links)
-        small = len(job.raw) <= _INLINE_LAID or pipeline.is_laid_already(sent, found)
-        if (certain and small) or ready.standing is Standing.ALONE:
+        little = len(job.raw) <= _INLINE_LAID and (found is None or found.entry.born is None)
+        little = little or pipeline.is_laid_already(sent, found, self._births)
+        quick = certain and little and not self._may_begin(ready, found)
+        if quick or ready.standing is Standing.ALONE:
             return self._lay(ready, found)
         return await self._in_time(partial(self.lay_far, ready))
 
     def lay_far(self, ready: Ready) -> Ready:
         """Look up what is frozen wherever that may be, and lay it over. Runs in a thread."""
         self._catch_up(ready)
-        return self._lay(ready, self._ledger.find(ready.laid.sent.links))
+        found = self._ledger.find(ready.laid.sent.links)
+        return self._lay(ready, self._begun(ready, found))
+
+    def _may_begin(self, ready: Ready, found: Found | None) -> bool:
+        """Whether from this request on new results may have to be reduced."""
+        settings = ready.settings
+        return (
+            settings.reduce_at_birth
+            and ready.standing is Standing.TURN
+            and (found is None or found.entry.born is None)
+            and len(ready.request.spans) >= settings.condensation_min_messages
+            and not any(link in self._refused for link in ready.laid.sent.links)
+        )
+
+    def _begun(self, ready: Ready, found: Found | None) -> Found | None:
+        """What is frozen, and from where on new results are reduced: from here, if not before."""
+        if not self._may_begin(ready, found):
+            return found
+        sent = ready.laid.sent
+        entry = pipeline.first_birth(sent, found, self._births)
+        return found if entry is None else self._ledger.freeze(sent.links, entry, found)
 
     def clear(self) -> None:
         """Forget what was read."""
+        self._births.clear()
         self._recollections.clear()
 
     async def _in_time[T](self, work: Callable[[], T]) -> T:
@@ -117,7 +151,7 @@ class Reader:
     def _lay(self, ready: Ready, found: Found | None) -> Ready:
         if ready.standing is Standing.ALONE:
             return ready
-        laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self._known)
+        laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self._known, self._births)
         pipeline.keep(laid, ready.seed, self._recollections)
         ready = replace(ready, laid=laid)
         return replace(ready, raw=encoded(ready))

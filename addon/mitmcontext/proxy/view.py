@@ -158,7 +158,10 @@ def render(
 def _head(outcome: Outcome) -> Iterator[str]:
     done = summary(change for change in outcome.changes if change.new)
     step = f"step {outcome.steps}" if outcome.action is Action.CONDENSED else ""
-    yield joined(_TITLES[outcome.action], step, done)
+    title = _TITLES[outcome.action]
+    if outcome.action is Action.REAPPLIED and not outcome.steps:
+        title = "Forwarded with results reduced when they were new"
+    yield joined(title, step, done)
     yield ""
     if outcome.room and outcome.sent:
         yield _bar("as sent", outcome.sent, outcome.room)
@@ -266,7 +269,7 @@ def _footer(outcome: Outcome, left_out: int, flow: str) -> Iterator[str]:
 def _new_title(outcome: Outcome) -> str:
     if outcome.action is Action.OBSERVED:
         return "What would be done"
-    return f"New in step {outcome.steps}" if outcome.steps else "New"
+    return f"New in step {outcome.steps}" if outcome.action is Action.CONDENSED else "New"
 
 
 def _groups(changes: Sequence[Change]) -> Iterator[str]:

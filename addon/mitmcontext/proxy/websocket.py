@@ -363,4 +363,5 @@ def _mark_of(result: Result) -> bytes:
     found = result.ready.laid.found
     if link is None or found is None or result.ready.observed:
         return b""
-    return link + found.entry.step.to_bytes(4, "big")
+    births = len(result.ready.laid.births)
+    return link + found.entry.step.to_bytes(4, "big") + births.to_bytes(4, "big")

@@ -18,7 +18,12 @@ MARKS: Final = {
 }
 """By the emoji names that mitmproxy knows."""
 
-DONE: Final = {"stub": "stubbed", "fold": "folded", "drop": "dropped"}
+DONE: Final = {
+    "stub": "stubbed",
+    "fold": "folded",
+    "drop": "dropped",
+    "birth": "reduced at birth",
+}
 """What was done to a part or a message, as an adjective."""
 
 _SHORT: Final = {"tool result": "result", "tool call": "call", "thinking": "thinking block"}
@@ -40,8 +45,10 @@ def comment(outcome: Outcome) -> str:
             would = summary(outcome.changes)
             return joined(fullness(outcome), f"would be {sizes(outcome)}", would)
         case Action.REAPPLIED:
-            again = f"step {outcome.steps} re-applied" if outcome.steps else "re-applied"
-            return joined(fullness(outcome), sizes(outcome), again, outcome.reason)
+            again = f"step {outcome.steps} re-applied" if outcome.steps else ""
+            born = summary(change for change in outcome.changes if change.what == "birth")
+            done = joined(again, born) or "re-applied"
+            return joined(fullness(outcome), sizes(outcome), done, outcome.reason)
 
 
 def mark(outcome: Outcome) -> str:

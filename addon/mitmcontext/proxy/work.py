@@ -12,10 +12,12 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
+from mitmcontext.births import Births
 from mitmcontext.condense.ledger import Found, Ledger
 from mitmcontext.known import Known
+from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import threads
 from mitmcontext.proxy.asking import Asker
 from mitmcontext.proxy.assessing import Assessor
@@ -45,6 +47,7 @@ from mitmcontext.values import Money, TooLong, Usage
 
 # An entry's time to live is renewed at most so often, since that writes it to the disk.
 _CONFIRM_SECONDS: Final = 3_600.0
+_TAKEN: Final = 50_000
 # A conversation of a hundred and forty messages.
 _COUNTS_OF_ONE: Final = 48 << 10
 
@@ -75,8 +78,9 @@ class Worker:
         self._outcomes = Outcomes(self.known, self._estimates)
         shared = far if shelves.shared else None
         self._epoch = Epoch(shared, keyed(key, [b"epoch"]), self._forget_what_is_not_shared)
-        self._reader = Reader(self._ledger, self.known, key, self._catch_up)
         self._refused = kept["refused"]
+        births = Births(self.known)
+        self._reader = Reader(self._ledger, self.known, births, self._refused, key, self._catch_up)
         self._tabs = Tabs(kept["tabs"])
         self._summaries: Summaries | None = None
         if asker is not None:
@@ -95,6 +99,7 @@ class Worker:
             pool=self._pool,
             ledger=self._ledger,
             known=self.known,
+            births=births,
             encoders=self._encoders,
             estimates=self._estimates,
             assessor=self._assessor,
@@ -104,6 +109,8 @@ class Worker:
             summaries=self._summaries,
         )
         self._prefixes = Prefixes(kept["prefixes"])
+        # By the link of a message with reduced results: the provider took them.
+        self._taken: LRUCache[bytes, bool] = LRUCache(_TAKEN)
         self._confirmed: TTLCache[bytes, bool] = TTLCache(10_000, min(_CONFIRM_SECONDS, ttl / 4))
 
     def warm_up(self) -> None:
@@ -133,7 +140,8 @@ class Worker:
     async def explain(self, result: Result) -> Result:
         """The same with the changes told that an earlier start of the proxy made."""
         changes = await threads.run(self._pool, partial(self._outcomes.explained, result.ready))
-        return replace(result, outcome=replace(result.outcome, changes=changes))
+        told = (*result.outcome.changes, *changes)
+        return replace(result, outcome=replace(result.outcome, changes=told))
 
     def prefix_break(self, result: Result) -> Break | None:
         """Take note of what is forwarded; say why a forwarded prefix changed, if it did."""
@@ -159,6 +167,8 @@ class Worker:
         laid = result.ready.laid
         if laid.found is None:
             return
+        if laid.births:
+            self._taken[newest_birth(laid)] = True
         link = _proof(result, laid.found)
         if link not in self._confirmed and await threads.run(
             self._pool, partial(self._ledger.confirm, laid.sent.links, laid.found)
@@ -170,6 +180,9 @@ class Worker:
         found = result.ready.laid.found
         if result.raw is None or found is None:
             return False
+        laid = result.ready.laid
+        if laid.births and newest_birth(laid) not in self._taken:
+            return True
         return result.before is not None or _proof(result, found) not in self._confirmed
 
     async def step_back(self, result: Result) -> bytes:
@@ -259,6 +272,11 @@ class Worker:
     def _catch_up(self, ready: Ready) -> None:
         self._epoch.follow()
         self._estimates.read(ready)
+
+
+def newest_birth(laid: Laid) -> bytes:
+    """The link of the last message of which something is reduced since it is new."""
+    return laid.sent.links[max(laid.births)]
 
 
 def _proof(result: Result, found: Found) -> bytes:
