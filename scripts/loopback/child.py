@@ -73,6 +73,16 @@ class Child:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    @property
+    def proc(self) -> Path:
+        """What the system tells of the process."""
+        return Path(f"/proc/{self.pid}")
+
+    def peak_memory_bytes(self) -> int:
+        """The most resident memory that the process ever had."""
+        status = (self.proc / "status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+
     def stop(self) -> None:
         """End this child and no other process: kindly, then firmly."""
         if self.process.poll() is None:

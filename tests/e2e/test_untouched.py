@@ -70,6 +70,7 @@ def both(
     """A function that sends one request through a bare proxy and through one with the addon."""
     bare = start_proxy(addon=None)
     proxies: dict[tuple[str, ...], Child] = {}
+    lines: dict[tuple[int, str], Connection] = {}
 
     def send(
         path: str, body: bytes, *options: str, extra: tuple[tuple[str, str], ...] = (), **named: Any
@@ -79,7 +80,10 @@ def both(
         host = HOSTS[1] if path == CHAT else HOSTS[0]
         headers = (*ODD_HEADERS, ("Authorization", "Bearer a-key"), *extra)
         for proxy in (bare, proxies[options]):
-            connect(proxy, host).post(path, headers, body, **named)
+            place = proxy.port, host
+            line = lines.pop(place, None) or connect(proxy, host)
+            if line.post(path, headers, body, **named).header("connection").lower() != "close":
+                lines[place] = line
         first, second = (record.wire for record in list(provider.records)[-2:])
         return first, second
 
