@@ -152,9 +152,9 @@ def ranked(
         mentioned: word to the number of results that had been shown when it was last named.
         results: how many there are in all.
     """
-    seen = set(standing)
+    seen, known = set(standing), frozenset(mentioned)
     novel: dict[tuple[int, int], float] = {}
-    held: dict[tuple[int, int], set[str]] = {}
+    held: dict[tuple[int, int], frozenset[str]] = {}
     # The newest copy of a line carries it; what stands later too is not novel.
     for at in range(len(sources) - 1, -1, -1):
         text = sources[at].text
@@ -164,7 +164,7 @@ def ranked(
             lines = bare_lines(piece)
             fresh = [line for line in lines if line not in seen]
             novel[at, index] = len(fresh) / len(lines) if lines else 0.0
-            held[at, index] = words(piece) & mentioned.keys()
+            held[at, index] = known.intersection(_WORD.findall(piece))
             own += fresh
         seen.update(own)
     spread = Counter(word for block in held.values() for word in block)

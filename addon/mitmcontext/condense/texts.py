@@ -34,7 +34,7 @@ _NAME: Final = re.compile(
 )
 # What has the form of a name and is a figure: 29.148Z, 146.5ms.
 _FIGURE: Final = re.compile(r"[0-9]++[._][0-9]++[A-Za-z]{0,2}+")
-_SEARCHED: Final = 12_000
+_SEARCHED: Final = 6_000
 _NAMES: Final = 200
 _NAME_LENGTH: Final = range(5, 81)
 
