@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from demo.session import Session
@@ -17,7 +17,12 @@ OFTEN = 5
 def requests() -> Iterator[Json]:
     """The body of every request of the session, each the beginning of the next one."""
     for body in Session().requests():
-        yield body | {"messages": [_noisy(one, at) for at, one in enumerate(body["messages"])]}
+        yield body | {"messages": messages(body["messages"])}
+
+
+def messages(stood: Sequence[Json]) -> list[Json]:
+    """The messages of the session, or the first of them, with noisy results."""
+    return [_noisy(one, at) for at, one in enumerate(stood)]
 
 
 def _noisy(message: Json, at: int) -> Json:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import noisy
 from tests.e2e import forms
 from tests.e2e.forms import Story
 
@@ -199,6 +200,32 @@ def test_a_long_session_fits(
     assert not any("\ufffd" in frame for frame in changed)
     assert all("previous_response_id" not in json.loads(frame) for frame in changed)
     assert len(provider.breaks) <= found["steps"]
+
+
+def test_new_results_are_reduced_before_the_provider_holds_them(
+    provider: Provider, start_proxy: StartProxy, opened: Opened, stats: Stats
+) -> None:
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy("context_windows=gpt-*=1000000", CONDENSE, "reduce_at_birth=true")
+    told = forms.made_up()
+    story = Story(told.system, noisy.messages(told.messages), told.cuts)
+    codex = Codex(opened(proxy), story)
+
+    codex.warm_up()
+    played(codex, provider, story)
+
+    assert refusals(provider) == []
+    assert provider.breaks == []
+    found = stats(proxy)
+    assert faults(found) == []
+    assert found["prefix_breaks_unexplained"] == 0
+    assert found["reduced_at_birth"]["results"] >= 3
+    changed = [
+        frame for frame, sent in zip(frames_at(provider), codex.sent, strict=True) if frame != sent
+    ]
+    # Only those frames that bring such a result.
+    assert 0 < len(changed) <= found["reduced_at_birth"]["results"]
+    assert "make the very same call again" in json.dumps(provider.records[-1].body)
 
 
 def test_what_is_observed_passes_byte_for_byte(
