@@ -83,6 +83,7 @@ HELD_BACK = frozenset(
         "typed text is missing",
         "one of the last results was changed",
         "a thinking block was changed",
+        "a tool call without its thinking",
         "an edit does not belong to what stands there",
     )
 )

@@ -24,7 +24,7 @@ from mitmcontext.condense.assess import (
     level_within,
     may_not_fit,
 )
-from mitmcontext.condense.conversation import Conversation, Room, said
+from mitmcontext.condense.conversation import Conversation, Room, folded_by, said
 from mitmcontext.condense.cost import (
     Cache,
     Cut,
@@ -47,6 +47,7 @@ from mitmcontext.condense.ledger import (
 )
 from mitmcontext.condense.summaries.fold import Summary, condensed, standing, together
 from mitmcontext.condense.texts import with_images
+from mitmcontext.condense.thinking import turn_started
 from mitmcontext.condense.units import unpaired
 from mitmcontext.known import Fact, Known, tag
 from mitmcontext.models.windows import Window
@@ -675,6 +676,7 @@ def _finish(
         level=assessment.level.value,
         earlier=_earlier(laid),
         born=laid.found.entry.born if laid.found else None,
+        since=_since(messages, edits),
     )
     tokens = assessment.sent_tokens
     changes = changes_of(messages, tokens, edits, held, known, sent.family)
@@ -685,6 +687,13 @@ def _earlier(laid: Laid) -> tuple[bytes, ...]:
     if laid.found is None:
         return ()
     return (*laid.found.entry.earlier, laid.sent.links[laid.found.at])
+
+
+def _since(messages: Sequence[Message], edits: Sequence[FrozenEdit]) -> int:
+    """The message that has to follow what edits remove, since it began the next turn; else 0."""
+    if not any(edit.part != WHOLE and edit.text is None for edit in edits):
+        return 0
+    return max(0, turn_started(messages, folded_by(edits)))
 
 
 def changes_at_birth(laid: Laid, assessment: Assessment) -> tuple[Change, ...]:
@@ -727,7 +736,7 @@ def changes_of(
     found = [
         _change(messages, tokens, at, edits, edit not in old, known, family)
         for at, edit in enumerate(edits)
-        if edit.text is not None
+        if edit.text is not None or edit.part != WHOLE
     ]
     return tuple(sorted(found, key=lambda change: not change.new)[:_SHOWN])
 
@@ -763,12 +772,12 @@ def _change(
     part = messages[edit.message].parts[edit.part]
     alone = Message("user", (part,), b"")
     return Change(
-        what="stub",
+        what="drop" if edit.text is None else "stub",
         first=edit.message,
         last=edit.message,
         kind=part.kind.value,
         tokens_before=known.weigh(family, alone),
-        tokens_after=known.weigh(family, said(text)),
+        tokens_after=0 if edit.text is None else known.weigh(family, said(text)),
         before=(part.text or with_images(part))[:_EXCERPT],
         after=text[:_EXCERPT],
         new=new,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
-from mitmcontext.values import Broken, Edit, Message, Request, Span
+from mitmcontext.values import Broken, Edit, Message, Part, Request, Span
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import Api, message_of
 
@@ -17,7 +17,9 @@ def rewritten(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> bytes:
     Raises:
         Broken: an edit was made for another content than what stands there.
     """
-    return spans.splice(request.body, [*_folds(api, request, edits), *_stubs(api, request, edits)])
+    parts = list(_edited(api, request, edits))
+    stubs, removals = _stubs(api, request, parts), _removals(request, parts)
+    return spans.splice(request.body, [*_folds(api, request, edits), *stubs, *removals])
 
 
 def sources(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[int | None]:
@@ -33,6 +35,9 @@ def sources(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[int
         at = run.last + 1
     found += range(at, len(request.spans))
     return found
+
+
+Edited = tuple[FrozenEdit, Part]
 
 
 class _Run(NamedTuple):
@@ -89,18 +94,42 @@ def _is_users(api: Api, request: Request, at: int) -> bool:
     return message_of(api, request.raw(at)).role == "user"
 
 
-def _stubs(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit]:
-    found: list[Edit] = []
+def _stubs(api: Api, request: Request, edited: Iterable[Edited]) -> Iterator[Edit]:
+    """One edit for each part that a text takes the place of."""
+    for edit, part in edited:
+        if edit.text is None:
+            continue
+        if part.value is None:
+            raise Broken("an edit does not belong to what stands there")
+        place = part.value.shifted(request.spans[edit.message].start)
+        old = request.body[place.start : place.end]
+        yield Edit(place, api.in_place_of(part, old, edit.text))
+
+
+def _removals(request: Request, edited: Iterable[Edited]) -> Iterator[Edit]:
+    """One edit for each unbroken run of parts that go, with a comma beside it."""
+    places = []
+    for edit, part in edited:
+        if edit.text is None:
+            if not part.removable:
+                raise Broken("an edit does not belong to what stands there")
+            places.append(part.span.shifted(request.spans[edit.message].start))
+    yield from (Edit(span, b"") for span in spans.without(request.body, places))
+
+
+def _edited(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> Iterator[Edited]:
+    """The edits of parts, each with the part.
+
+    Raises:
+        Broken: another one stands there.
+    """
     parsed: tuple[int, Message] | None = None
     for edit in edits:
-        if edit.part == WHOLE or edit.text is None:
+        if edit.part == WHOLE:
             continue
         if parsed is None or parsed[0] != edit.message:
             parsed = edit.message, api.parse(request.raw(edit.message))
         part = parsed[1].parts[edit.part]
-        if part.value is None or part.digest != edit.digest:
+        if part.digest != edit.digest:
             raise Broken("an edit does not belong to what stands there")
-        place = part.value.shifted(request.spans[edit.message].start)
-        old = request.body[place.start : place.end]
-        found.append(Edit(place, api.in_place_of(part, old, edit.text)))
-    return found
+        yield edit, part

@@ -122,7 +122,8 @@ class Part:
     arguments). `value` is the JSON value that a shorter text may take the place of (of an image or
     a document: the whole block, which a block of text replaces), or None where nothing may. A tool
     result sent as a user's text (as agents without tool calling do) is a RESULT without a
-    `call_id`. Of its `images`, `pictures` are those whose size was looked at.
+    `call_id`. Of its `images`, `pictures` are those whose size was looked at. What is `removable`
+    is an element of a list that may go as a whole, once it is old enough.
     """
 
     kind: Kind
@@ -135,6 +136,7 @@ class Part:
     digest: bytes = b""
     marked: bool = False
     pictures: tuple[Picture, ...] = ()
+    removable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,8 +215,12 @@ def test_what_must_stay_is_never_edited(talk: Talk, target: int, forced: bool) -
         else:
             part = message.parts[edit.part]
             assert edit.digest == part.digest
-            assert part.kind in (Kind.RESULT, Kind.ENVIRONMENT, Kind.IMAGE, Kind.DOCUMENT)
-            assert part.value is not None
+            if edit.text is None:
+                assert part.kind is Kind.THINKING
+                assert part.removable
+            else:
+                assert part.kind in (Kind.RESULT, Kind.ENVIRONMENT, Kind.IMAGE, Kind.DOCUMENT)
+                assert part.value is not None
             assert message.editable
 
 

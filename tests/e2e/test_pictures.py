@@ -148,6 +148,14 @@ def test_old_screenshots_become_lines(
     forms.play(api, list(tell()), post, provider, lambda: stats(proxy), WINDOW, least_steps=2)
     forms.raw_prefixes_hold(api, provider, stats(proxy)["steps"])
 
+    if api is anthropic.MESSAGES:
+        last = json.loads(provider.records[-1].wire.body)["messages"]
+        began = max(at for at, one in enumerate(last) if "does the total stand" in str(one))
+        called = [[one["type"] for one in m["content"]] for m in last if m["role"] == "assistant"]
+        since = sum(m["role"] == "assistant" for m in last[:began])
+        assert ["tool_use"] in called[:since]
+        assert all("thinking" in types for types in called[since:])
+
     # Every line is of just the screenshot that stood there; the newest one is always shown.
     told: set[int] = set()
     for turn, record in enumerate(provider.records):

@@ -352,3 +352,20 @@ def test_more_elements_than_anybody_sends_are_not_read() -> None:
     with pytest.raises(Unreadable):
         spans.elements(text, Span(0, len(text)))
     assert len(spans.elements(text[:-3] + b"]", Span(0, len(text) - 2))) == spans.MOST
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.sampled_from([",", " , ", ",\n  "]))
+def test_without_some_elements_the_others_are_left_as_they_are(
+    stays: list[bool], comma: str
+) -> None:
+    elements = [f'{{"n": "{at}, ["}}' for at in range(len(stays))]
+    text = f'{{"a": [ {comma.join(elements)} ], "b": 1}}'.encode()
+    places = spans.elements(text, Span(text.index(b"["), text.index(b'], "b"') + 1))
+    gone = [place for place, stay in zip(places, stays, strict=True) if not stay]
+    if not any(stays):
+        with pytest.raises(ValueError, match="nothing is left"):
+            spans.without(text, gone)
+        return
+    made = spans.splice(text, [Edit(span, b"") for span in spans.without(text, gone)])
+    kept = [one for one, stay in zip(elements, stays, strict=True) if stay]
+    assert made == f'{{"a": [ {comma.join(kept)} ], "b": 1}}'.encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
@@ -56,11 +56,14 @@ def said(text: str) -> Message:
     return Message("user", (Part(Kind.TYPED, text, Span(0, 0)),), b"")
 
 
-def with_texts(message: Message, texts: dict[int, str]) -> Message:
-    """The message with other texts in some of its parts, to weigh it."""
-    parts: Iterable[Part] = (
-        _saying(part, texts[at]) if at in texts else part for at, part in enumerate(message.parts)
-    )
+def with_texts(message: Message, texts: Mapping[int, str | None]) -> Message:
+    """The message with other texts in some of its parts, without those of None, to weigh it."""
+    parts: list[Part] = []
+    for at, part in enumerate(message.parts):
+        if at not in texts:
+            parts.append(part)
+        elif (text := texts[at]) is not None:
+            parts.append(_saying(part, text))
     return replace(message, parts=tuple(parts))
 
 
@@ -70,11 +73,11 @@ def _saying(part: Part, text: str) -> Part:
     return replace(part, kind=kind, text=text, images=0, pictures=())
 
 
-def stubs_of(edits: Iterable[FrozenEdit]) -> dict[int, dict[int, str]]:
-    """Message index to part index to text, of the edits that shorten parts."""
-    found: dict[int, dict[int, str]] = {}
+def stubs_of(edits: Iterable[FrozenEdit]) -> dict[int, dict[int, str | None]]:
+    """Message index to part index to text, of the edits that shorten parts; None removes one."""
+    found: dict[int, dict[int, str | None]] = {}
     for edit in edits:
-        if edit.part != WHOLE and edit.text is not None:
+        if edit.part != WHOLE:
             found.setdefault(edit.message, {})[edit.part] = edit.text
     return found
 

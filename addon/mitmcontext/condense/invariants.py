@@ -96,6 +96,36 @@ def no_role_twice(before: Messages, after: Messages) -> str:
     return "turns no longer alternate" if _in_turn(before) and not _in_turn(after) else ""
 
 
+def thinking_stays_with_its_calls(before: Messages, after: Messages) -> str:
+    """In the turn that is under way each call has the thinking that stood beside it."""
+    beside: dict[bytes, list[list[bytes]]] = {}
+    for message in before:
+        for digest in _digests([message], Kind.CALL):
+            beside.setdefault(digest, []).append(_digests([message], Kind.THINKING))
+    for message in after[_turn_under_way(after) :]:
+        stands = _digests([message], Kind.THINKING)
+        calls = _digests([message], Kind.CALL)
+        if any(digest in beside and stands not in beside[digest] for digest in calls):
+            return "a tool call without its thinking"
+    return ""
+
+
+def _turn_under_way(messages: Messages) -> int:
+    """Where the turn begins that is under way, to the strictest provider.
+
+    That is at the last message of a user without any result, neighbours taken together.
+    """
+    found, start, answers = 0, -1, False
+    for at, message in enumerate(messages):
+        if message.role == "assistant":
+            found = start if start >= 0 and not answers else found
+            start, answers = -1, False
+        elif message.role not in ("system", "developer"):
+            start = at if start < 0 else start
+            answers |= any(part.call_id for part in message.parts)
+    return start if start >= 0 and not answers else found
+
+
 INVARIANTS: Final[tuple[Invariant, ...]] = (
     calls_keep_their_results,
     no_text_is_empty,
@@ -104,6 +134,7 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     the_last_message_stays,
     turns_alternate,
     system_stays,
+    thinking_stays_with_its_calls,
 )
 """What holds for every rewritten history. Typed text may be clipped where nothing else fits."""
 

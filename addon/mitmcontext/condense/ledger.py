@@ -43,7 +43,8 @@ _PLACES: Final = 16
 class FrozenEdit(msgspec.Struct, frozen=True, array_like=True):
     """What became of one part (or, with WHOLE, of one message), by its place and its content.
 
-    `text` takes its place: as the part's text, or as a user's message. None drops the message.
+    `text` takes its place: as the part's text, or as a user's message. None drops the message or
+    removes the part.
     Cache markers are never part of it: they come from the request at hand.
     """
 
@@ -59,7 +60,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     `before` and `after` are the request's estimated tokens; `level` is why the step was taken.
     `earlier` are the links of the entries that this one went on from. Where `born` is set, results
     behind the message with this index are reduced before they are first sent; an entry may be there
-    for that alone, without a step.
+    for that alone, without a step. `since` is the message that has to follow for the edits to hold:
+    what they remove was part of a turn that it ended.
     """
 
     edits: tuple[FrozenEdit, ...]
@@ -69,6 +71,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     level: str
     earlier: tuple[bytes, ...] = ()
     born: int | None = None
+    since: int = 0
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -419,12 +422,12 @@ def _is_same(one: Entry, other: Entry) -> bool:
 
 
 def home(entry: Entry, base: Found | None) -> int:
-    """The index of the message whose link an entry belongs to: the last one that it edits.
+    """The index of the message whose link an entry belongs to: the last one that it depends on.
 
     A step that edits nothing deeper than the one before shares that one's link. Where results are
     reduced at birth, it is none before the message from which on they are.
     """
-    first = (base.at if base else 0, entry.born or 0)
+    first = (base.at if base else 0, entry.born or 0, entry.since)
     return max(*first, *(edit.message for edit in entry.edits))
 
 

@@ -2,7 +2,7 @@
 
 Not a cut at the front. In this order, each only as far as it takes: environment blocks that a newer
 one follows go, and the line numbers of old results; old images and documents become a line that
-says what they were; the oldest units fold into a note, which keeps
+says what they were, and old thinking goes; the oldest units fold into a note, which keeps
 what people typed, what the agent called, and its results; the note says less of what the agent
 called long ago; old results lose the blocks that are the least likely to be needed; then the note
 says less of everything, all the rest folds, and the note keeps only what people typed; what may not
@@ -33,6 +33,7 @@ from mitmcontext.condense.conversation import (
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.condense.media import OldMedia
 from mitmcontext.condense.results import OldResults
+from mitmcontext.condense.thinking import old_thinking, turn_started
 from mitmcontext.condense.units import Kept, kept
 from mitmcontext.values import MEDIA, Kind, Message, Span
 
@@ -154,6 +155,8 @@ class _Draft:
         self._shortened = self._held_stubs()
         # Results whose images are gone; of their texts the old results know.
         self._unshown = self._held_unshown()
+        # Thinking goes of turns that this message ended; it stays while their calls stand.
+        self._started = turn_started(self._messages, self._folded)
         self._last_said = _last_said(self._messages)
         size = sum(map(_size, self._messages))
         self._usual_rate = _PLAIN * sum(self._media.beside) / max(1, size)
@@ -190,7 +193,7 @@ class _Draft:
             and place not in self._stay.parts
         )
 
-    def _held_stubs(self) -> dict[int, dict[int, str]]:
+    def _held_stubs(self) -> dict[int, dict[int, str | None]]:
         """What is frozen of parts that are none of the old results, as after going back."""
         return {
             at: held
@@ -216,6 +219,7 @@ class _Draft:
             return
         self._shorten_environment()
         self._tell_media(goal)
+        self._remove_thinking(goal)
         self._fold_oldest(goal)
         self._leave_out_blocks(goal)
         self.say_less(_Says.IN_SHORT, goal)
@@ -259,8 +263,12 @@ class _Draft:
             self._weights[at] = tokens
         return self._weights[at]
 
-    def _freed(self, at: int, index: int, text: str) -> float:
-        """The tokens that a text in the place of a part saves."""
+    def _freed(self, at: int, index: int, text: str | None) -> float:
+        """The tokens that a text in the place of a part saves; without one it goes."""
+        if text is None:
+            return self._conversation.weigh(
+                Message("assistant", (self._messages[at].parts[index],), b""), None
+            ) - self._conversation.weigh(said(""), None)
         part, shown = self._messages[at].parts[index], self._media.tokens.get((at, index), 0.0)
         if part.kind in MEDIA:
             return shown - len(text) * self._usual_rate
@@ -330,6 +338,20 @@ class _Draft:
             self._weights.pop(at, None)
             over -= before - self._weight(at)
 
+    def _remove_thinking(self, goal: int) -> None:
+        """Thinking of turns that are over goes whole, the oldest first."""
+        over = self.total - goal
+        for places in old_thinking(self._messages, self._stay, self._started):
+            if over <= 0:
+                return
+            at = places[0][0]
+            if at in self._folded or places[0][1] in self._shortened.get(at, {}):
+                continue
+            before = self._weight(at)
+            self._shortened.setdefault(at, {}).update(dict.fromkeys(i for _, i in places))
+            self._weights.pop(at, None)
+            over -= before - self._weight(at)
+
     def _fold_oldest(self, goal: int) -> None:
         """The oldest units fold, and what was called long ago is told in short.
 
@@ -381,7 +403,7 @@ class _Draft:
                 return
             changed = self._texts_of(at)
             part = self._messages[at].parts[index]
-            if len(changed.get(index, part.text)) >= _WORTH_A_BRIEF_STUB:
+            if len(changed.get(index, part.text) or "") >= _WORTH_A_BRIEF_STUB:
                 before = self._weight(at)
                 self._shortened.setdefault(at, {})[index] = texts.brief_stub(part)
                 self._weights.pop(at, None)
@@ -400,7 +422,18 @@ class _Draft:
 
     def _may_fold(self, unit: int) -> bool:
         indices = set(range(*self._units[unit]))
+        if self._started in indices and self._has_removed():
+            return False
         return not indices & self._stay.messages and not indices & self._folded
+
+    def _has_removed(self) -> bool:
+        """Whether a call stands without the thinking that was beside it."""
+        return any(
+            None in changed.values()
+            and at not in self._folded
+            and any(part.kind is Kind.CALL for part in self._messages[at].parts)
+            for at, changed in self._shortened.items()
+        )
 
     def _fold(self, unit: int, says: _Says) -> float:
         """Fold a unit and return the tokens that it frees."""
@@ -437,9 +470,9 @@ class _Draft:
                 found.append(FrozenEdit(at, WHOLE, self._messages[at].digest, held))
         return tuple(sorted(found, key=lambda edit: (edit.message, edit.part)))
 
-    def _texts_of(self, at: int) -> dict[int, str]:
-        """The texts that stand in the place of parts of a message."""
-        changed: dict[int, str] = {}
+    def _texts_of(self, at: int) -> dict[int, str | None]:
+        """The texts that stand in the place of parts of a message; None where one is removed."""
+        changed: dict[int, str | None] = {}
         for index, part in enumerate(self._messages[at].parts):
             one = self._results.at.get((at, index))
             if one is not None and self._results.is_shortened(one):

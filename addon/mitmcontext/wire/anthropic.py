@@ -329,7 +329,7 @@ def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
         )
     if name in ("thinking", "redacted_thinking"):
         said = text_of(text, fields["thinking"]) if "thinking" in fields else ""
-        return Part(Kind.THINKING, said, span, digest=digest, marked=marked)
+        return Part(Kind.THINKING, said, span, digest=digest, marked=marked, removable=not marked)
     if name == "image":
         shown = (picture_behind(text, fields, "source", "data"),)
         value = span if set(fields) <= _OF_IMAGE else None

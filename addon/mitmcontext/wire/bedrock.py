@@ -219,7 +219,7 @@ def _block(text: bytes, raw: bytes, role: str, span: Span, block: Mapping[str, S
         case "toolResult":
             return _result(text, spans.unique(text, held), span, own)
         case "reasoningContent":
-            return Part(Kind.THINKING, _reasoning(text, held), span, digest=own)
+            return Part(Kind.THINKING, _reasoning(text, held), span, digest=own, removable=True)
         case "image":
             shown = (picture_behind(text, block, "image", "source", "bytes"),)
             return Part(Kind.IMAGE, "", span, span, images=1, digest=own, pictures=shown)

@@ -20,6 +20,7 @@ MOST: Final = 20_000
 """So many messages, or parts of one, are read: a window of a million tokens holds fewer."""
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
+_COMMA: Final = re.compile(rb"[ \t\n\r]*+,[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _KEY: Final = re.compile(rb'[ \t\n\r]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\n\r]*+:[ \t\n\r]*+')
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]')
@@ -115,6 +116,45 @@ def elements(text: bytes, span: Span) -> list[Span]:
         found.append(Span(at, end))
         at = end if text[end] > 0x20 else _after_space(text, end)
     return found
+
+
+def without(text: bytes, removed: Iterable[Span]) -> list[Span]:
+    """What to cut so that elements of an array go, each with the comma that parts it from others.
+
+    Args:
+        text: the JSON text.
+        removed: the spans of elements; at least one other element of each array stays.
+
+    Raises:
+        ValueError: none does.
+    """
+    runs: list[Span] = []
+    for span in sorted(removed):
+        if runs and _COMMA.fullmatch(text, runs[-1].end, span.start):
+            runs[-1] = Span(runs[-1].start, span.end)
+        else:
+            runs.append(span)
+    found = []
+    for start, end in runs:
+        if behind := _COMMA.match(text, end):
+            found.append(Span(start, behind.end()))
+        else:
+            found.append(Span(_comma_before(text, start), end))
+    return found
+
+
+def _comma_before(text: bytes, at: int) -> int:
+    """Where the comma before an element begins, with the space around it."""
+    comma = _space_before(text, at) - 1
+    if text[comma] != 0x2C:
+        raise ValueError("nothing is left of an array")
+    return _space_before(text, comma)
+
+
+def _space_before(text: bytes, at: int) -> int:
+    while text[at - 1] in b" \t\n\r":
+        at -= 1
+    return at
 
 
 def value(text: bytes, span: Span) -> object:
