@@ -81,7 +81,7 @@ def test_saved_flows_tell_what_condensing_would_have_saved_and_lost(
     assert figure(said, r"by (\d+) steps") >= 1
     assert figure(said, r"they cost \$([\d.]+)") > 0
     assert re.search(r"would have saved -?\$[\d.]+ \(-?[\d.]+%\) after cache effects", said)
-    assert re.search(r"what would have been shortened: \d+ x tool result", said)
+    assert re.search(r"what would have been shortened: .*\d+ x tool result", said)
     assert "without a report" not in said
     assert "Traceback" not in said
     assert flows.read_bytes() == before
