@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import shutil
 import sqlite3
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -310,3 +312,40 @@ def test_a_folder_that_may_only_be_read(
     finally:
         folder.chmod(0o700)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_full_disk_costs_only_durability_and_is_over_when_it_is_over(
+    folder: Path, provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    """No file of the proxy's may grow any more, its log among them."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux lets one process limit another one")
+    import resource
+
+    proxy = start_proxy(OPTION, environment=kept_in(folder))
+    line, connection = Line(provider, "before"), connect(proxy)
+    provider.models = with_windows({"*": WINDOW})
+    line.send(connection, bodies()[_FIRST])
+    most = resource.RLIM_INFINITY
+    resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (4_096, most))
+    goes_on(proxy, provider, connect, stats)
+    for number in range(3):
+        full = Line(provider, f"full-{number}")
+        assert full.send(connection, bodies()[_FIRST]).changed
+        assert full.send(connection, bodies()[_FIRST + 1]).changed
+        assert full.complaints() == []
+    assert stats(proxy)["stores"]["frozen edits, kept"]["faults"]
+    resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (most, most))
+    until = time.monotonic() + 20
+    while stats(proxy)["stores"]["frozen edits, kept"]["state"] != "ok":
+        assert time.monotonic() < until
+        Line(provider, secrets.token_hex()).send(connection, bodies()[_FIRST])
+        time.sleep(0.2)
+    after = Line(provider, "after")
+    assert after.send(connection, bodies()[_FIRST]).changed
+    proxy.process.kill()
+    proxy.stop()
+    again = connect(start_proxy(OPTION, environment=kept_in(folder)))
+    went = after.send(again, bodies()[_FIRST + 1])
+    assert went.changed
+    assert not went.broke

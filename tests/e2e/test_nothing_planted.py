@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 import zstandard
+from tests.browser import stage as mitmweb_stage
 from tests.e2e.judging import (
     OPTION,
     PATH,
@@ -33,8 +34,9 @@ from tests.e2e.judging import (
 from tests.stores.servers import real_redis
 
 from demo.session import Session, encode
-from loopback.provider import Provider, with_windows
+from loopback.provider import HOSTS, Provider, with_windows
 from loopback.redis_server import packed
+from loopback.summariser import Summariser, cut_off
 
 KEY = "sk-ant-api03-a-planted+key/3141592653=="
 TYPED = "the häfen-canary + “quay” 2718281828"
@@ -178,6 +180,48 @@ def test_what_was_planted_lies_nowhere(
             proxy.stop()
             assert hits(proxy.said().encode()) == []
         look_through(folders)
+
+
+def test_what_was_planted_is_in_nothing_that_is_shown_beside_the_flows_themselves(
+    tmp_path: Path,
+) -> None:
+    """Pages, figures, options, events, commands, comments and marks, and the command line.
+
+    A model is asked, too; what it says is cut off, so that its failure is told as well.
+    """
+    with (
+        mitmweb_stage.running(
+            tmp_path / "mitmweb",
+            "termlog_verbosity=debug",
+            "condensation_default_strategy=auto",
+            "condensation_max_cost=1",
+        ) as mitmweb,
+        mitmweb.client() as client,
+    ):
+        mitmweb.provider.summariser = Summariser(sends=cut_off(TYPED.encode()))
+        url = f"https://{HOSTS[0]}:{mitmweb.provider.tls_port}/v1/messages?key={quote(KEY)}"
+        for body in planted()[:40]:
+            headers = {"x-api-key": KEY, "cookie": f"c={KEY}", "content-type": "application/json"}
+            client.post(url, content=body, headers=headers)
+            client.post(url, content=body[:-9], headers={"authorization": f"Bearer {KEY}"})
+        figures = mitmweb.stats()
+        assert figures["steps"] >= 2
+        assert figures["questions"]["asked"] >= 1
+        flows = mitmweb.get("/flows").json()
+        shown = {
+            "comments": json.dumps([[one["comment"], one["marked"]] for one in flows]).encode(),
+            "command line": (mitmweb.proxy.proc / "cmdline").read_bytes(),
+        }
+        assert "step" in shown["comments"].decode()
+        paths = ("/options", "/events", "/commands", "/context", "/context/figures.json")
+        shown |= {path: mitmweb.get(path).content for path in paths}
+        for page in ("", "stats.json", "metrics"):
+            shown[f"context.mitm/{page}"] = client.get(f"http://context.mitm/{page}").content
+        for name in ("stats", "conversations"):
+            shown[f"context.{name}"] = json.dumps(mitmweb.call(f"context.{name}")).encode()
+        mitmweb.proxy.stop()
+        shown["log"] = mitmweb.proxy.said().encode()
+    assert {name: found for name, held in shown.items() if (found := hits(held))} == {}
 
 
 def rows(folder: Path) -> list[bytes]:

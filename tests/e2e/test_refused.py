@@ -85,6 +85,7 @@ def test_where_the_request_itself_is_at_fault_the_step_stays(
     [
         pytest.param(refusal("Overloaded", "overloaded_error", 529), id="overloaded"),
         pytest.param(refusal("Number of tokens", "rate_limit_error", 429), id="rate"),
+        pytest.param(refusal("invalid x-api-key", "authentication_error", 401), id="the key"),
     ],
 )
 def test_other_refusals_are_none_of_ours(

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from demo.session import encode
+from loopback import loop_watch
 from loopback.answers import Reply
 from loopback.child import ADDON, Child
 from loopback.client import Connection
@@ -25,6 +28,17 @@ BODY = encode(
         "stream": True,
     }
 )
+
+
+RELOADS = int(os.environ.get("MITMCONTEXT_RELOADS", "10"))
+"""How often the addon is loaded anew under load; a hundred times take two minutes."""
+
+# mitmproxy looks once a second.
+HASTY = """
+from mitmproxy.addons import script
+script.ReloadInterval = 0.05
+"""
+BROKEN = ("(", "import nothing_of_the_kind", "1 / 0")
 
 
 def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -93,3 +107,70 @@ def _reload(addon: Path, sign: Path, proxy: Child) -> None:
     (addon / "context.py").touch()
     _until(sign.exists)
     assert proxy.process.poll() is None
+
+
+def test_reloads_without_end_leave_nothing_behind(
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+    tmp_path: Path,
+) -> None:
+    """Each third time in a state that does not load: then requests pass as they came."""
+    addon = tmp_path / "addon"
+    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "hasty.py").write_text(HASTY)
+    script, text = addon / "context.py", (addon / "context.py").read_text()
+    proxy = start_proxy(
+        "flow_detail=0",
+        addon=tmp_path / "hasty.py",
+        arguments=["-s", str(script), "-s", str(Path(loop_watch.__file__))],
+    )
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def talk() -> None:
+        connection = connect(proxy)
+        while not stop.is_set():
+            statuses.append(connection.post("/v1/messages", HEADERS, BODY).status)
+
+    def taken() -> tuple[int, int, int]:
+        inside = httpx.get("http://watch.test/", proxy=proxy.url, trust_env=False).json()
+        descriptors = len(list((proxy.proc / "fd").iterdir()))
+        return descriptors, inside["threads"], inside["tasks"]
+
+    def save(more: str) -> None:
+        """Save the script with something behind it; without that it leaves a sign."""
+        errors = proxy.said().count("rror in script")
+        sign = tmp_path / f"loaded-{time.monotonic_ns()}"
+        part = script.with_suffix(".part")
+        part.write_text(text + f"\nopen({str(sign)!r}, 'w').close()\n{more}\n")
+        later = time.time() + 10 + number
+        os.utime(part, (later, later))
+        part.rename(script)
+        if more:
+            _until(lambda: proxy.said().count("rror in script") > errors)
+        else:
+            _until(sign.exists)
+        answered = len(statuses)
+        _until(lambda: len(statuses) > answered + 3)
+
+    talkers = [threading.Thread(target=talk) for _ in range(3)]
+    for talker in talkers:
+        talker.start()
+    try:
+        for number in range(RELOADS):
+            if number == 3:
+                early = taken()
+            if number % 3 == 2:
+                save(BROKEN[number // 3 % len(BROKEN)])
+            save("")
+        late = taken()
+    finally:
+        stop.set()
+        for talker in talkers:
+            talker.join(20)
+    assert set(statuses) == {200}
+    assert provider.refused == []
+    # The threads of what was replaced end once their work is done, and with them what they hold.
+    assert [a for a, b in zip(late, early, strict=True) if a > b + 12] == []
+    assert httpx.get("http://context.mitm/stats.json", proxy=proxy.url, trust_env=False).is_success

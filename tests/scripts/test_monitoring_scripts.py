@@ -102,7 +102,7 @@ def test_the_suite_is_told_beside_its_targets(
     assert plot.read_text().count("<rect") == 8
 
 
-@pytest.mark.parametrize("script", ["load", "monitor", "bench"])
+@pytest.mark.parametrize("script", ["load", "monitor", "bench", "soak"])
 def test_the_scripts_have_help(script: str) -> None:
     said = subprocess.run([SCRIPTS / script, "--help"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith(f"Usage: ./scripts/{script}")
@@ -110,6 +110,6 @@ def test_the_scripts_have_help(script: str) -> None:
 
 def test_they_run_by_themselves() -> None:
     """As the shell scripts start them: with nothing on the path but what they put there."""
-    for name in ("load_base_url", "watch_proxy", "bench_specification"):
+    for name in ("load_base_url", "watch_proxy", "bench_specification", "soak_proxy"):
         command = [sys.executable, str(SCRIPTS / f"{name}.py"), "--help"]
         subprocess.run(command, capture_output=True, check=True, env={})

@@ -8,6 +8,7 @@ only change to a request is `_commit`, which comes last.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -164,6 +165,10 @@ class ContextAddon:
         running.began(self._snapshot)
         display = self._shown()
         display.start(ctx.master)
+        # A full collection looks at everything there is: 50 ms of the event loop, most of it for
+        # modules that stay as long as the process. What there is by now is looked at no more.
+        gc.collect()
+        gc.freeze()
         where = f"http://{HOST}/" + (", live at /context of mitmweb" if display.has_page else "")
         _log.info("mitmcontext: %s; figures at %s", self._settings.context_mode, where)
 
@@ -667,6 +672,8 @@ class ContextAddon:
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
+        # After a reload this code is garbage.
+        gc.unfreeze()
         running.ended(self._snapshot)
         display = self._shown()
         display.stop()
