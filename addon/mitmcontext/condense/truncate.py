@@ -340,7 +340,7 @@ class _Draft:
 
     def _remove_thinking(self, goal: int) -> None:
         """Thinking of turns that are over goes whole, the oldest first."""
-        over = self.total - goal
+        over = self.total - goal if self._started not in self._folded else 0
         for places in old_thinking(self._messages, self._stay, self._started):
             if over <= 0:
                 return
@@ -391,6 +391,11 @@ class _Draft:
         for unit in range(len(self._units)):
             if over <= 0:
                 break
+            stays = self._stay.messages.intersection(range(*self._units[unit]))
+            if self._started in range(*self._units[unit]) and not stays and self._bare_calls():
+                before = self.total
+                self._give_back_thinking()
+                over += self.total - before
             if self._may_fold(unit):
                 over -= self._fold(unit, _Says.IN_SHORT)
         self._keep_turns_alternating()
@@ -422,18 +427,26 @@ class _Draft:
 
     def _may_fold(self, unit: int) -> bool:
         indices = set(range(*self._units[unit]))
-        if self._started in indices and self._has_removed():
+        if self._started in indices and self._bare_calls():
             return False
         return not indices & self._stay.messages and not indices & self._folded
 
-    def _has_removed(self) -> bool:
-        """Whether a call stands without the thinking that was beside it."""
-        return any(
-            None in changed.values()
+    def _bare_calls(self) -> list[int]:
+        """The messages whose calls stand without the thinking that was beside them."""
+        return [
+            at
+            for at, changed in self._shortened.items()
+            if None in changed.values()
             and at not in self._folded
             and any(part.kind is Kind.CALL for part in self._messages[at].parts)
-            for at, changed in self._shortened.items()
-        )
+        ]
+
+    def _give_back_thinking(self) -> None:
+        """The calls of a turn have their thinking again, so that what ended it may fold."""
+        for at in self._bare_calls():
+            held = self._shortened[at].items()
+            self._shortened[at] = {index: text for index, text in held if text is not None}
+            self._weights.pop(at, None)
 
     def _fold(self, unit: int, says: _Says) -> float:
         """Fold a unit and return the tokens that it frees."""
