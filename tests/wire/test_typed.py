@@ -91,6 +91,34 @@ def test_what_people_type(text: str) -> None:
     assert kind_of_user_text(text) is Kind.TYPED
 
 
+BESIDE = {
+    "a reminder": "<system-reminder>It is late.</system-reminder>\n\nWrite British English.",
+    "an open file": "<ide_opened_file>a.py</ide_opened_file>\nPlease do that.",
+    "the environment": "<environment_context>\n<cwd>/srv</cwd>\n</environment_context>\nbut typed",
+    "a slash command": (
+        "<command-message>fix is running</command-message>\n<command-name>/fix</command-name>\n"
+        "<command-args>issue 42, but never touch billing</command-args>"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", BESIDE.values(), ids=BESIDE.keys())
+def test_what_is_typed_behind_a_program_s_block_is_typed(text: str) -> None:
+    assert kind_of_user_text(text) is Kind.TYPED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<command-name>/clear</command-name>\n<command-args></command-args>",
+        "<system-reminder>a</system-reminder>\n<system-reminder>b</system-reminder>\n",
+        "<system-reminder>that never ends",
+    ],
+)
+def test_blocks_alone_are_environment(text: str) -> None:
+    assert kind_of_user_text(text) is Kind.ENVIRONMENT
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_one_of_three_kinds(text: str) -> None:
     assert kind_of_user_text(text) in (Kind.TYPED, Kind.RESULT, Kind.ENVIRONMENT)
@@ -105,6 +133,7 @@ LONG = {
     "calls": "f(" * 500_000,
     "shell states": "(Current directory: " * 50_000,
     "a call that never ends": "[a for " + "x" * 500_000,
+    "blocks": "<ide_a></ide_a>" * 60_000,
     "dashes": ("-" * 299 + "\n") * 3_000,
 }
 

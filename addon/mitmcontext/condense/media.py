@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from mitmcontext.condense.conversation import Conversation, said
-from mitmcontext.condense.texts import OPENING, is_ours
+from mitmcontext.condense.texts import OPENING
 from mitmcontext.condense.units import KEPT_RESULTS, Kept, last_typed
 from mitmcontext.values import MEDIA, Kind, Medium, Message, Part
 
@@ -54,7 +54,6 @@ class OldMedia:
             and messages[at].editable
             and messages[at].role != "assistant"
             and part.value is not None
-            and not is_ours(part.text)
             and self.tokens[at, index] > _WORTH_A_LINE
         ]
 

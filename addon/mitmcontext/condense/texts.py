@@ -18,7 +18,7 @@ import msgspec
 from mitmcontext.values import Kind, Message, Part, Picture
 
 OPENING: Final = "[mitmcontext:"
-"""How each text of ours begins: a result that begins so is never shortened again."""
+"""How each text of ours begins. A client's own may begin so too, and is nothing special."""
 
 _HEAD: Final = 500
 _TAIL: Final = 300
@@ -129,7 +129,7 @@ def environment_stub(part: Part) -> str:
 
 def quoted(part: Part, excerpt: Excerpt, names: str) -> str:
     """A result in a note, every line set in, so that nothing in it can pass for a line of ours."""
-    lines = [f"  {line}" for piece in _pieces(excerpt) for line in piece.split("\n")]
+    lines = [f"  {line}" for piece in _pieces(excerpt) for line in _lines(piece)]
     if names:
         lines.append(f"  [names in what was left out: {names}]")
     whole = excerpt.kept == [(0, len(excerpt.text))]
@@ -143,6 +143,11 @@ def quoted_briefly(part: Part, names: str) -> str:
     if names:
         return f"  Result (of {len(part.text):,} characters{_beside(part)}) naming: {names}"
     return f"  Result{_beside(part)}: {_clip(part.text, _RESULT)}"
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text, by whatever some reader may take for the end of one."""
+    return text.splitlines() or [""]
 
 
 def _pieces(excerpt: Excerpt) -> Iterator[str]:
@@ -231,7 +236,7 @@ def _note(
             yield f"- The assistant called {_call(part, saying.call, newer)}"
         case Kind.RESULT if part.text.strip():
             said = result()
-            short = f"  Result{_beside(part)}: {_clip(_body(part.text), _RESULT)}"
+            short = f"  Result{_beside(part)}: {_clip(part.text, _RESULT)}"
             yield short if said is None else said
         case Kind.RESULT if part.images:
             yield f"  Result: {with_images(part)}"
@@ -241,11 +246,6 @@ def _note(
             yield "- A document was shown."
         case _:
             pass
-
-
-def _body(text: str) -> str:
-    """A result's text, of one that is shortened already without our words about it."""
-    return text.partition("\n")[2] if is_ours(text) else text
 
 
 def _prose(text: str, saying: Saying, newer: Container[str]) -> str:
@@ -276,7 +276,7 @@ def _call(part: Part, size: int, newer: Container[str]) -> str:
 def _set_in(text: str, size: int, newer: Container[str]) -> str:
     """Lines of the agent's own, each set in by a space; of a long text beginning and end."""
     lines: list[str] = []
-    for line in text.strip("\n").split("\n"):
+    for line in text.splitlines():
         bare = line.strip()
         if bare in newer:
             if lines[-1:] != [_LATER]:

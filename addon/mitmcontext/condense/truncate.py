@@ -179,9 +179,7 @@ class _Draft:
             (at, index)
             for at, message in enumerate(self._messages)
             for index, part in enumerate(message.parts)
-            if part.kind is Kind.RESULT
-            and (at in self._folded or self._may_shorten(at, index))
-            and not texts.is_ours(part.text)
+            if part.kind is Kind.RESULT and (at in self._folded or self._may_shorten(at, index))
         ]
 
     def _may_shorten(self, at: int, index: int) -> bool:
@@ -315,7 +313,7 @@ class _Draft:
         ]
         for at, index in blocks[:-1]:
             part = self._messages[at].parts[index]
-            if self._may_shorten(at, index) and not texts.is_ours(part.text):
+            if self._may_shorten(at, index):
                 text = texts.environment_stub(part)
                 if len(text) < len(part.text):
                     self._shortened.setdefault(at, {})[index] = text
@@ -422,7 +420,6 @@ class _Draft:
             if part.kind in (Kind.RESULT, Kind.ENVIRONMENT)
             and at not in self._folded
             and self._may_shorten(at, index)
-            and not texts.is_ours(part.text)
         ]
 
     def _may_fold(self, unit: int) -> bool:

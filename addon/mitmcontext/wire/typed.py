@@ -26,10 +26,12 @@ _OBSERVATION: Final = re.compile(
 # SWE-agent ends its observations with the state of its shell.
 _SHELL_STATE: Final = re.compile(r"\(Current directory: [^\n]*\)\s*(?:bash-)?\$?\s*\Z")
 _ENVIRONMENT: Final = re.compile(
-    r"\s*+<(?:environment_details|environment_context|system-reminder|command-message"
+    r"\s*+<(environment_details|environment_context|system-reminder|command-message"
     r"|command-name|user_instructions|turn_aborted|ide_[a-z_]+)\b",
     re.IGNORECASE,
 )
+# What follows a slash command of Claude Code, as somebody typed it.
+_ARGUMENTS: Final = re.compile(r"\s*+<command-args>")
 # A line that people seldom type: indented, numbered, dated, or dense with signs of code and paths.
 _MACHINE_LINE: Final = re.compile(
     r"(?:[ \t]{2,}\S|\t|\s*\d+[:|\u2192\t]|[\[(]?\d{4}-\d\d-\d\d[T ]|[+\-@]{1,3}[^\s\-]"
@@ -45,15 +47,35 @@ def kind_of_user_text(text: str) -> Kind:
 
     A large text counts as an observation when most of its lines have the shape of code, a log or
     a listing: in doubt a person's paste may be shortened like any other large result, since the
-    first message of a conversation is kept whole in any case.
+    first message of a conversation is kept whole in any case. A block that a program put before
+    what a person typed makes nothing else of it.
     """
-    if _ENVIRONMENT.match(text):
+    typed = _behind_environment(text)
+    if typed is None:
         return Kind.ENVIRONMENT
+    text = typed
     if _OBSERVATION.match(text) or _SHELL_STATE.search(text[-300:]):
         return Kind.RESULT
     if len(text) >= _LARGE and _machine_share(text) >= _MACHINE_SHARE:
         return Kind.RESULT
     return Kind.TYPED
+
+
+def _behind_environment(text: str) -> str | None:
+    """What stands behind the environment blocks at the beginning of a text; None if nothing."""
+    at = 0
+    while (block := _ENVIRONMENT.match(text, at)) is not None:
+        closing = f"</{block[1]}>"
+        end = text.find(closing, block.end())
+        if end < 0:
+            return None
+        at = end + len(closing)
+    if not at:
+        return text
+    rest = text[at:]
+    if args := _ARGUMENTS.match(rest):
+        rest = rest[args.end() :].removesuffix("</command-args>")
+    return rest if rest.strip() else None
 
 
 def kind_of_text(role: str, text: str) -> Kind:
