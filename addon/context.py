@@ -27,5 +27,7 @@ except Exception as _error:
     logging.getLogger("mitmcontext").error(
         "mitmcontext: the new code does not load (%s); the old one goes on", type(_error).__name__
     )
+# Else the old modules would stay for as long as this script does.
+del _old
 
 addons = [ContextAddon()]

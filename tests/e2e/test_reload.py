@@ -172,5 +172,5 @@ def test_reloads_without_end_leave_nothing_behind(
     assert set(statuses) == {200}
     assert provider.refused == []
     # The threads of what was replaced end once their work is done, and with them what they hold.
-    assert [a for a, b in zip(late, early, strict=True) if a > b + 12] == []
+    assert [a for a, b in zip(late, early, strict=True) if a > b + 12] == [], (early, late)
     assert httpx.get("http://context.mitm/stats.json", proxy=proxy.url, trust_env=False).is_success

@@ -24,7 +24,7 @@ from mitmproxy.hooks import UpdateHook
 
 from mitmcontext.proxy import bodies, logs, options, recorded, running, view, words
 from mitmcontext.proxy.asking import Asker, Asks, target_of
-from mitmcontext.proxy.carried import Carried, carried
+from mitmcontext.proxy.carried import Carried, carried, was_carried
 from mitmcontext.proxy.commands import LINK, Commands, Reach
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
@@ -63,6 +63,7 @@ class ContextAddon:
     def __init__(self) -> None:
         self._settings = Settings()
         self._running = False
+        self._is_first = False
         self._figures = Figures(time.monotonic)
         self._worker: Worker | None = None
         self._asker: Asker | None = None
@@ -86,6 +87,7 @@ class ContextAddon:
     def load(self, loader: Loader) -> None:
         """Declare options and the content view; take over what an earlier load left."""
         options.declare(loader)
+        self._is_first = not was_carried(loader.master)
         self._kept = kept = carried(loader.master)
         self._pending, self._tees = kept["pending"], kept["tees"]
         self._figures = Figures(time.monotonic, kept["figures"])
@@ -166,9 +168,11 @@ class ContextAddon:
         display = self._shown()
         display.start(ctx.master)
         # A full collection looks at everything there is: 50 ms of the event loop, most of it for
-        # modules that stay as long as the process. What there is by now is looked at no more.
+        # modules that stay as long as the process. What there is at the start is looked at no more.
+        # After a reload there is old code among it, which requests in flight may still hold.
         gc.collect()
-        gc.freeze()
+        if self._is_first:
+            gc.freeze()
         where = f"http://{HOST}/" + (", live at /context of mitmweb" if display.has_page else "")
         _log.info("mitmcontext: %s; figures at %s", self._settings.context_mode, where)
 

@@ -44,6 +44,7 @@ class Carried(TypedDict):
     history: history.Kept
     originals: LRUCache[str, originals.Original]
     missed: set[str]
+    vocabularies: dict[str, Any]
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -51,6 +52,11 @@ def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
     if kept["messages"].maxsize != size:
         kept["messages"] = lru(size)
     return kept["messages"]
+
+
+def was_carried(master: Any) -> bool:
+    """Whether an earlier load left something."""
+    return hasattr(master, _NAME)
 
 
 def carried(master: object) -> Carried:
@@ -74,6 +80,7 @@ def carried(master: object) -> Carried:
             history=history.fresh(),
             originals=originals.fresh(),
             missed=set(),
+            vocabularies={},
         )
         setattr(master, _NAME, found)
     return found

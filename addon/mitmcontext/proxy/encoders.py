@@ -10,12 +10,16 @@ from mitmcontext.tokens.estimate import Count
 
 
 class Encoders:
-    """Counts by encoding. `tokenizer` is the setting context_tokenizer."""
+    """Counts by encoding. `tokenizer` is the setting context_tokenizer.
 
-    def __init__(self, tokenizer: str) -> None:
+    `kept` outlives a reload, so that its 70 MB are not there twice while requests finish on the old
+    code. tiktoken's own objects may do that; the others are wrapped in a class of ours.
+    """
+
+    def __init__(self, tokenizer: str, kept: dict[str, vocabulary.Encoder]) -> None:
         self._tokenizer = tokenizer
         self._loading = threading.Lock()
-        self._loaded: dict[str, vocabulary.Encoder] = {}
+        self._loaded = kept if tokenizer == vocabulary.TIKTOKEN else {}
 
     def __contains__(self, encoding: str) -> bool:
         """Whether it is loaded."""

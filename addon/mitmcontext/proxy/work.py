@@ -67,7 +67,7 @@ class Worker:
             return keyed(key, [kind, name])
 
         self._pool = threads.pool("mitmcontext")
-        self._encoders = Encoders(settings.context_tokenizer)
+        self._encoders = Encoders(settings.context_tokenizer, kept["vocabularies"])
         self._ledger = Ledger(Memory(kept["near"]), far, shared=shelves.shared, kept=ttl)
         self._messages = MemoryStore(sized(kept, settings.tiktoken_cache_size * _COUNTS_OF_ONE))
         self.known = Known(self._messages, self._encoders.count)
