@@ -110,6 +110,22 @@ def test_a_conversation_that_grows_is_recognised() -> None:
     assert way.recognised > 25
 
 
+def test_many_conversations_that_begin_alike_are_recognised_side_by_side() -> None:
+    """A client's own words come first, the same for all who use it."""
+    way = Way(recollects=True)
+    talks = []
+    for number in range(12):
+        said = [words(0, 900), *(words(100 * number + at, 200) for at in range(24))]
+        roles = ("user", "assistant")
+        messages = [{"role": roles[at % 2], "content": text} for at, text in enumerate(said)]
+        talks.append(Talk(MESSAGES, "claude-sonnet-4-5", messages, [len(messages)]))
+    # Counted by the first request, kept by the second, recognised with the third.
+    for _ in range(3):
+        for talk in talks:
+            way.send(talk.api, talk.request(), HUGE)
+    assert way.recognised == len(talks)
+
+
 def test_what_surrounds_the_messages_may_change() -> None:
     """Claude Code changes a line of its system prompt on each request."""
     ways = Way(recollects=True), Way()

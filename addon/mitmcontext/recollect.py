@@ -38,10 +38,13 @@ _LEAST: Final = 12
 # What APIs call the array of messages.
 _ARRAYS: Final = re.compile(rb'"(?:messages|input|contents)"\s*+:\s*+(?=\[)')
 _COMMA: Final = re.compile(rb"\s*+,")
+# Conversations of one client begin with the same words, often for some kilobytes, and part soon
+# behind. So a stretch is looked for by samples of it, at the start and at each power of two.
 _HEAD: Final = 512
+_SAMPLE: Final = 32
 # So many bytes at a stretch's end tell it from most that begin alike.
 _TAIL: Final = 64
-# Conversations that begin alike (forks, an agent's side tasks) are tried one after the other.
+# Conversations whose samples are the same (forks, mostly) are tried one after the other.
 _ALIKE: Final = 4
 # What a message takes beside its bytes: a span, a fact and a link.
 _PER_MESSAGE: Final = 600
@@ -106,7 +109,7 @@ class Recollections:
 
     def __init__(self, size: int, key: bytes) -> None:
         self._key = key
-        self._kept: LRUCache[bytes, tuple[Stretch, ...]] = LRUCache(
+        self._kept: LRUCache[tuple[bytes, ...], tuple[Stretch, ...]] = LRUCache(
             size, getsizeof=lambda alike: sum(stretch.weight for stretch in alike)
         )
         self._lock = threading.Lock()
@@ -133,8 +136,10 @@ class Recollections:
         """
         found = _ARRAYS.search(body)
         start = found.end() if found else len(body)
+        samples = _samples(body, start, len(body))
         with self._lock:
-            alike = self._kept.get(_head(body, start), ())
+            names = (samples[:count] for count in range(len(samples), 0, -1))
+            alike = [stretch for name in names for stretch in self._kept.get(name, ())]
         for stretch in alike:
             end = start + stretch.size
             if stretch.api != api.name or not len(body) - most <= stretch.size < len(body) - start:
@@ -147,8 +152,12 @@ class Recollections:
         return (api.read(body), None) if len(body) <= most else None
 
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:
-        """Keep a stretch of a request, instead of the shorter one that it grew from."""
-        key = _head(request.body, request.array.start)
+        """Keep a stretch of a request, instead of the shorter one that it grew from.
+
+        That one stays where it has fewer samples, for those who go back to it.
+        """
+        start = request.array.start
+        key = _samples(request.body, start, start + stretch.size)
         with self._lock:
             others = [old for old in self._kept.get(key, ()) if old is not instead]
             others = [old for old in others if old.mark != stretch.mark]
@@ -163,8 +172,14 @@ class Recollections:
             self._kept.clear()
 
 
-def _head(body: bytes, start: int) -> bytes:
-    return body[start : start + _HEAD]
+def _samples(body: bytes, start: int, end: int) -> tuple[bytes, ...]:
+    """What is in certain places between `start` and `end`: more of it the longer that is."""
+    found = [body[start : min(start + _HEAD, end)]]
+    at = start + 2 * _HEAD
+    while at + _SAMPLE <= end:
+        found.append(body[at : at + _SAMPLE])
+        at += at - start
+    return tuple(found)
 
 
 def _around(api: Api, body: bytes, start: int, stretch: Stretch) -> Request | None:
