@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, MutableMapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -24,7 +24,7 @@ from mitmproxy.hooks import UpdateHook
 
 from mitmcontext.proxy import bodies, logs, options, recorded, running, view, words
 from mitmcontext.proxy.asking import Asker, Asks, target_of
-from mitmcontext.proxy.carried import Carried, carried, was_carried
+from mitmcontext.proxy.carried import Carried, carried, drop_finished, was_carried
 from mitmcontext.proxy.commands import LINK, Commands, Reach
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
@@ -72,6 +72,7 @@ class ContextAddon:
         self._key = b""
         self._pending: dict[str, Result] = {}
         self._tees: dict[str, Tee] = {}
+        self._flows: MutableMapping[str, http.HTTPFlow] = {}
         # What was reported before the request was counted.
         self._uncounted: dict[str, Usage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +90,8 @@ class ContextAddon:
         options.declare(loader)
         self._is_first = not was_carried(loader.master)
         self._kept = kept = carried(loader.master)
-        self._pending, self._tees = kept["pending"], kept["tees"]
+        drop_finished(kept)
+        self._pending, self._tees, self._flows = kept["pending"], kept["tees"], kept["flows"]
         self._figures = Figures(time.monotonic, kept["figures"])
         self._sockets = Sockets(self._lent(), kept["lines"])
         self._display = Display(
@@ -220,6 +222,7 @@ class ContextAddon:
         if (api is None and not upgrade) or await self._passes(flow):
             self._figures_of(flow).saw()
             return
+        self._flows[flow.id] = flow
         if upgrade and self._sockets is not None:
             self._sockets.opened(flow)
         if api is None:

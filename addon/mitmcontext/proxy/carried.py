@@ -9,6 +9,7 @@ belongs to a request in flight is of the old classes, and ends with it.
 from __future__ import annotations
 
 from typing import Any, Final, TypedDict
+from weakref import WeakValueDictionary
 
 from cachetools import Cache, LRUCache, TLRUCache
 
@@ -33,6 +34,7 @@ class Carried(TypedDict):
     near: TLRUCache[bytes, Cell]
     prefixes: LRUCache[bytes, tuple[bytes, tuple[int, int]]]
     finished: dict[str, None]
+    flows: WeakValueDictionary[str, Any]
     pending: dict[str, Any]
     tees: dict[str, Any]
     refused: LRUCache[bytes, bool]
@@ -69,6 +71,7 @@ def carried(master: object) -> Carried:
             near=cells(_LEDGER_SIZE),
             prefixes=LRUCache(_HISTORIES),
             finished={},
+            flows=WeakValueDictionary(),
             pending={},
             tees={},
             refused=LRUCache(1_000),
@@ -84,6 +87,17 @@ def carried(master: object) -> Carried:
         )
         setattr(master, _NAME, found)
     return found
+
+
+def drop_finished(kept: Carried) -> None:
+    """Drop what belongs to requests that came to their end while no addon was there to hear of it.
+
+    That is so where a reload fails. What was left would hold the old code for good.
+    """
+    flows = kept["flows"]
+    for held in (kept["pending"], kept["tees"]):
+        for name in [name for name in held if not getattr(flows.get(name), "live", False)]:
+            del held[name]
 
 
 def _size_of(line: Any) -> int:
