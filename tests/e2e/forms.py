@@ -39,7 +39,11 @@ class Story:
 
 def made_up() -> Story:
     """The session of the demo, up to its sixtieth request."""
-    session = Session()
+    return story_of(Session())
+
+
+def story_of(session: Session) -> Story:
+    """A session as a story, up to its sixtieth request."""
     system = "\n\n".join(block["text"] for block in next(session.requests())["system"])
     return Story(system, session.messages, session.cuts[:60])
 

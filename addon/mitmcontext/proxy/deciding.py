@@ -30,7 +30,7 @@ from mitmcontext.proxy.job import Claim, Ready, Result, because, encoded, may_st
 from mitmcontext.proxy.outcomes import Outcomes
 from mitmcontext.proxy.rounds import Wish
 from mitmcontext.proxy.summaries import Summaries
-from mitmcontext.values import Action, Broken, Standing, TooLong
+from mitmcontext.values import Action, Broken, Standing, TooLong, Unreadable
 
 # Counting a megabyte that was never seen takes up to a quarter of a second on a slow machine.
 _STEP_SECONDS: Final = 2.0
@@ -92,6 +92,9 @@ class Decider:
             result = self._outcomes.base(ready, "no step in time")
         except Broken as fault:
             result = self._outcomes.base(ready, f"a step failed its check: {fault}")
+        except Unreadable as why:
+            # Its messages were read, so it is what stands beside them.
+            result = self._outcomes.base(ready, f"what stands beside the messages: {why}")
         except Exception as error:  # noqa: BLE001 - what is frozen must be forwarded all the same
             result = self._outcomes.base(ready, type(error).__name__)
         spent = (time.perf_counter() - began) * 1000
