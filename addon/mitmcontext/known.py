@@ -119,31 +119,38 @@ class Known:
         self._recalled += count
         self.hits += count
 
-    def fixed(self, family: Family, request: Request) -> int:
+    def fixed(self, family: Family, request: Request, beside: bytes | None = None) -> int:
         """The estimated tokens of all that is no message.
 
         The pieces of the system prompt count apart, since Claude Code changes one of them on
-        every request.
+        every request. `beside` is the request's, where somebody has it at hand.
 
         Raises:
             Unreadable: system prompt or tools are not what they must be.
         """
         pieces = system_texts(request)
-        tool_count(request)
 
         def outside() -> int:
+            tool_count(request)
             return fixed_tokens(outside_of(request), family, self._counter(family.encoding))
 
-        tokens = self._kept(family, _named_outside(request), outside)
+        tokens = self._kept(_outside_key(family, beside or beside_of(request)), outside)
         for raw, text in pieces:
-            tokens += self._kept(family, b"system\0" + raw, partial(self._text, family, text))
+            tokens += self._kept(_piece_key(family, raw), partial(self._text, family, text))
         return tokens
 
-    def lacks(self, family: Family, request: Request, facts: list[Fact], first: int = 0) -> int:
+    def lacks(
+        self,
+        family: Family,
+        request: Request,
+        facts: list[Fact],
+        first: int = 0,
+        beside: bytes | None = None,
+    ) -> int:
         """How many bytes of a request were never counted; its `first` messages were."""
-        outside = [(_named_outside(request), _tools(request))]
-        outside += [(b"system\0" + raw, raw) for raw, _ in system_texts(request)]
-        new = sum(len(raw) for key, raw in outside if _outside_key(family, key) not in self._store)
+        outside = [(_outside_key(family, beside or beside_of(request)), _tools(request))]
+        outside += [(_piece_key(family, raw), raw) for raw, _ in system_texts(request)]
+        new = sum(len(raw) for key, raw in outside if key not in self._store)
         return new + sum(
             end - start
             for (start, end), fact in zip(request.spans[first:], facts[first:], strict=True)
@@ -193,8 +200,7 @@ class Known:
     def _text(self, family: Family, text: str) -> int:
         return text_tokens(text, family, self._counter(family.encoding))
 
-    def _kept(self, family: Family, raw: bytes, count: Callable[[], int]) -> int:
-        key = _outside_key(family, raw)
+    def _kept(self, key: bytes, count: Callable[[], int]) -> int:
         kept = self._store.get(key)
         if kept is None:
             kept = count().to_bytes(8, "big")
@@ -212,8 +218,12 @@ def tag(api: Api, family: Family) -> bytes:
     return f"{api.name}/{family.name}/{family.mark}".encode()
 
 
-def _outside_key(family: Family, raw: bytes) -> bytes:
-    return hashlib.sha256(raw).digest() + f"{family.name}/{family.mark}".encode()
+def _outside_key(family: Family, digest: bytes) -> bytes:
+    return digest + f"{family.name}/{family.mark}".encode()
+
+
+def _piece_key(family: Family, raw: bytes) -> bytes:
+    return _outside_key(family, hashlib.sha256(b"system\0" + raw).digest())
 
 
 def outside_of(request: Request) -> Outside:
@@ -233,8 +243,8 @@ def _tools(request: Request) -> bytes:
     return _at(request, request.tools)
 
 
-def _named_outside(request: Request) -> bytes:
-    """All that `outside_of` says."""
+def beside_of(request: Request) -> bytes:
+    """SHA-256 of all that `outside_of` says: tools may be much larger than what is new."""
     pieces = [_at(request, span) for span in (request.tools, request.choice, request.schema)]
     flags = f"{request.system is not None} {request.thinks}".encode()
-    return b"\0".join((b"outside", flags, *pieces))
+    return hashlib.sha256(b"\0".join((b"outside", flags, *pieces))).digest()

@@ -7,6 +7,7 @@ what is forwarded when one of them fails is the business of `proxy/`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -49,7 +50,7 @@ from mitmcontext.condense.summaries.fold import Summary, condensed, standing, to
 from mitmcontext.condense.texts import with_images
 from mitmcontext.condense.thinking import turn_started
 from mitmcontext.condense.units import unpaired
-from mitmcontext.known import Fact, Known, tag
+from mitmcontext.known import Fact, Known, beside_of, tag
 from mitmcontext.models.windows import Window
 from mitmcontext.recollect import (
     Overlay,
@@ -71,21 +72,11 @@ from mitmcontext.wire.media import media_in
 # What a request costs beside its bytes: the provider's own wrapping of tools and messages. The
 # largest constants known are below 1,000 tokens.
 _BESIDE_BYTES: Final = 2_000
-# What may count for more tokens than it has bytes in the body.
-_MEDIA: Final = (
-    b'"image',
-    b'"document"',
-    b'"file"',
-    b'"input_audio"',
-    b'"input_image"',
-    b'"input_file"',
-    b'"computer_screenshot"',
-    b'"video',
-    b'"container"',
-    b'"inlineData',
-    b'"inline_data',
-    b'"fileData',
-    b'"file_data',
+# What may count for more tokens than it has bytes in the body. One expression that begins with a
+# quote takes a sixth of the time that looking for each by itself does.
+_MEDIA: Final = re.compile(
+    rb'"(?:image|video|inlineData|inline_data|fileData|file_data'
+    rb'|(?:document|file|input_audio|input_image|input_file|computer_screenshot|container)")'
 )
 # Steps of the ratio that a plan is made with.
 _COARSE: Final = 0.1
@@ -103,6 +94,7 @@ class Reading:
     """A request as read, with what is known of each message and the links of the conversation.
 
     `stretch` is what of it was read before; `counted` are the estimates of the messages in it.
+    `beside` names what stands beside messages and system prompt.
     """
 
     api: Api
@@ -112,6 +104,7 @@ class Reading:
     links: list[bytes]
     stretch: Stretch | None = None
     counted: tuple[int, ...] = ()
+    beside: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +203,12 @@ def read(
     if stretch is None or stretch.tag != tag(api, family) or stretch.seed != seed:
         facts = known.recall(api, family, request)
         links = chain(seed, [fact.digest for fact in facts])
-        return Reading(api, family, request, facts, links)
+        return Reading(api, family, request, facts, links, beside=beside_of(request))
     new = known.recall(api, family, request, len(stretch.facts))
     more = chain(stretch.links[-1], [fact.digest for fact in new])
     facts, links = stretch.facts + new, stretch.links + more
-    return Reading(api, family, request, facts, links, stretch, stretch.tokens)
+    beside = beside_of(request)
+    return Reading(api, family, request, facts, links, stretch, stretch.tokens, beside)
 
 
 def lay(
@@ -285,7 +279,8 @@ def with_births(sent: Reading, births: Mapping[int, Born]) -> Reading:
     first = min(births)
     before = sent.links[first - 1]
     links = sent.links[:first] + chain(before, [fact.digest for fact in facts[first:]])
-    return Reading(sent.api, sent.family, made, facts, links, None, sent.counted[:first])
+    counted = sent.counted[:first]
+    return Reading(sent.api, sent.family, made, facts, links, None, counted, sent.beside)
 
 
 def first_birth(sent: Reading, found: Found | None, births: Births) -> Entry | None:
@@ -351,7 +346,7 @@ def _joined(sent: Reading, stretch: Stretch, overlay: Overlay) -> Reading:
     rest = sent.facts[count:]
     more = chain(overlay.links[-1], [fact.digest for fact in rest])
     facts, links = overlay.facts + rest, overlay.links + more
-    return Reading(sent.api, sent.family, made, facts, links, None, overlay.tokens)
+    return Reading(sent.api, sent.family, made, facts, links, None, overlay.tokens, sent.beside)
 
 
 def counts_of(reading: Reading, known: Known) -> tuple[int, ...]:
@@ -369,7 +364,7 @@ def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds, budget: i
     most = len(request.body) + _BESIDE_BYTES
     room = within(window.room(request.max_output), budget)
     small = most < thresholds.caution * room
-    return laid.found is None and small and not any(sign in request.body for sign in _MEDIA)
+    return laid.found is None and small and _MEDIA.search(request.body) is None
 
 
 def within(limit: int, budget: int) -> int:
@@ -391,7 +386,7 @@ def assess(
     no message; it says what earlier answers of this provider showed.
     """
     sent, forwarded = laid.sent, laid.forwarded
-    fixed = known.fixed(sent.family, sent.request)
+    fixed = known.fixed(sent.family, sent.request, sent.beside)
     each = counts_of(sent, known)
     made = each if forwarded is sent else counts_of(forwarded, known)
     scale = scale_of(fixed + sum(made), fixed)

@@ -262,6 +262,37 @@ def test_later_usage_counts_where_it_says_something() -> None:
 
 
 @pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ("900", Handling.READ),
+        ("65536", Handling.READ),
+        ("65537", Handling.TEE),
+        (None, Handling.TEE),
+        ("-1", Handling.TEE),
+        ("9, 9", Handling.TEE),
+    ],
+)
+def test_a_small_document_is_left_to_mitmproxy(length: str | None, expected: Handling) -> None:
+    media = "application/json"
+    found = handling(200, media, recognised=True, rewritten=False, length=length)
+    assert found is expected
+    plain = handling(200, media, recognised=False, rewritten=False, length=length)
+    assert plain is Handling.LEAVE
+    stream = handling(200, "text/event-stream", recognised=True, rewritten=False, length=length)
+    assert stream is Handling.TEE
+
+
+def test_a_whole_answer_is_read_at_once() -> None:
+    heard = Heard("application/json")
+    heard.tee.read(b'{"usage":{"input_tokens":7,"output_tokens":2}}')
+    assert heard.usages == [Usage(input_tokens=7, output_tokens=2)]
+    nothing = Heard("application/json")
+    nothing.tee.read(b"")
+    assert not nothing.usages
+    assert not nothing.failures
+
+
+@pytest.mark.parametrize(
     ("status", "content_type", "recognised", "rewritten", "expected"),
     [
         (200, "text/event-stream", True, True, Handling.TEE),

@@ -19,16 +19,17 @@ from typing import Any, Final
 
 from mitmproxy import contentviews, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
-from mitmproxy.addons.asgiapp import ASGIApp
+from mitmproxy.addons.asgiapp import serve
 from mitmproxy.hooks import UpdateHook
 
 from mitmcontext.proxy import bodies, logs, options, recorded, running, view, words
-from mitmcontext.proxy.asking import Asker, Asks, target_of
+from mitmcontext.proxy.asking import Asker, Asks
 from mitmcontext.proxy.carried import Carried, carried, drop_finished, was_carried
 from mitmcontext.proxy.commands import LINK, Commands, Reach
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.hosts import host_of
 from mitmcontext.proxy.job import Job, Ready, Result, may_step
 from mitmcontext.proxy.listing import Row
 from mitmcontext.proxy.page import page
@@ -47,6 +48,7 @@ from mitmcontext.wire import api_for
 from mitmcontext.wire.api import Api
 
 HOST: Final = "context.mitm"
+_PORT: Final = 80
 # Headers that say that something outside the body depends on its bytes.
 _SIGNATURES: Final = ("content-md5", "digest", "content-digest", "x-amz-content-sha256")
 _LARGEST_REFUSAL: Final = 1 << 20
@@ -81,7 +83,8 @@ class ContextAddon:
         self._sockets: Sockets | None = None
         self._saved: Saved | None = None
         self._display: Display | None = None
-        self.addons = [ASGIApp(page(self._shown_to_all), HOST, 80), Commands(self._reach())]
+        self._page = page(self._shown_to_all)
+        self.addons = [Commands(self._reach())]
 
     # What mitmproxy does once, and on a live reload.
 
@@ -187,16 +190,22 @@ class ContextAddon:
             return
         if flow.response or flow.error:
             return
-        if flow.request.pretty_host == HOST:
-            if self._team is not None:
-                await self._team.serve(flow, self._settings, self._snapshot())
-            return
         try:
-            await self._request(flow)
+            if host_of(flow.request) == HOST:
+                await self._serve(flow)
+            else:
+                await self._request(flow)
         except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - a request is never lost to a fault of ours
             self._failed(flow, type(error).__name__)
+
+    async def _serve(self, flow: http.HTTPFlow) -> None:
+        """A page of ours, for whoever asks the proxy for it."""
+        if self._team is not None:
+            await self._team.serve(flow, self._settings, self._snapshot())
+        elif flow.request.port == _PORT:
+            await serve(self._page, flow)
 
     async def _look_at_saved(self, flow: http.HTTPFlow) -> None:
         """In mitmdump, say of saved flows what condensing would have done with them."""
@@ -242,7 +251,7 @@ class ContextAddon:
         if ready.standing is Standing.ALONE:
             self._show(flow, _alone(api, ready.why, ready))
             return
-        result = _spent(await worker.decide(ready), began)
+        result = await worker.decide(ready, began)
         self._pending[flow.id] = result
         if result.raw is not None:
             self._keep_original(flow, request.raw_content)
@@ -314,7 +323,7 @@ class ContextAddon:
     def _job(self, flow: http.HTTPFlow, api: Api, path: str, raw: bytes) -> Job:
         request = flow.request
         headers = {name.lower(): value for name, value in request.headers.items()}
-        host = request.pretty_host
+        host = host_of(request)
         where = [request.scheme, host.lower(), str(request.port)]
         observed = "observe mode" if self._settings.context_mode == "observe" else _signed(headers)
         return Job(
@@ -334,6 +343,7 @@ class ContextAddon:
             observed=observed,
             login=is_subscription(headers),
             at=time.time() if flow.live else request.timestamp_start,
+            host=host,
             asks=self._asks(flow),
         )
 
@@ -341,13 +351,8 @@ class ContextAddon:
         """What it takes to ask a model on behalf of a flow."""
         if not flow.live or flow.websocket is not None or is_upgrade(flow):
             return None
-        try:
-            target = target_of(flow.request)
-        except Exception as error:  # noqa: BLE001 - there is a step without a model, too
-            self._figures_of(flow).failed(type(error).__name__)
-            return None
         return Asks(
-            target,
+            flow.request,
             is_gone=lambda: not flow.client_conn.connected,
             paid=self._figures_of(flow).paid,
         )
@@ -356,7 +361,7 @@ class ContextAddon:
         hosts = self._settings.context_hosts
         if not hosts:
             return True
-        host = flow.request.pretty_host.lower()
+        host = host_of(flow.request).lower()
         return any(fnmatchcase(host, glob) for glob in hosts)
 
     def _why_not(self, flow: http.HTTPFlow) -> str:
@@ -403,10 +408,16 @@ class ContextAddon:
         kind = answer.headers.get("content-type")
         path = flow.request.path.partition("?")[0]
         recognised = api_for(flow.request.method, path) is not None
-        how = handling(answer.status_code, kind, recognised=recognised, rewritten=replaced)
+        how = handling(
+            answer.status_code,
+            kind,
+            recognised=recognised,
+            rewritten=replaced,
+            length=answer.headers.get("content-length"),
+        )
         if how is Handling.STREAM or (how is Handling.TEE and result is None):
             answer.stream = True
-        elif how is Handling.TEE and result is not None:
+        elif how in (Handling.TEE, Handling.READ) and result is not None:
             tee = Tee(
                 result.ready.job.api.usage_of,
                 lambda usage: self._learn(flow, usage),
@@ -415,7 +426,8 @@ class ContextAddon:
                 content_encoding=answer.headers.get("content-encoding"),
             )
             self._tees[flow.id] = tee
-            answer.stream = tee
+            if how is Handling.TEE:
+                answer.stream = tee
 
     def _learn(self, flow: http.HTTPFlow, usage: Usage) -> None:
         result = self._pending.get(flow.id)
@@ -446,6 +458,9 @@ class ContextAddon:
     async def response(self, flow: http.HTTPFlow) -> None:
         """Send once more what was refused for its shape; clear up after an answer."""
         try:
+            tee = self._tees.get(flow.id)
+            if tee is not None and flow.response is not None and not flow.response.stream:
+                tee.read(flow.response.raw_content or b"")
             await self._refused(flow)
             self._accepted(flow)
         except Exception as error:  # noqa: BLE001 - as in `request`
@@ -605,7 +620,7 @@ class ContextAddon:
         for line in logs.lines(result.outcome, self._settings):
             _log.info("mitmcontext: %s", line)
         if self._team is None:
-            self._shown().note(result, flow.request.pretty_host, flow.id)
+            self._shown().note(result, result.ready.job.host, flow.id)
 
     def _rows(self, flow: http.HTTPFlow) -> list[Row]:
         return self._shown().rows(flow, self._at_work().known)
@@ -637,7 +652,7 @@ class ContextAddon:
             self._log_step(flow, outcome)
 
     def _log_step(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
-        host, team = flow.request.pretty_host, self._team
+        host, team = host_of(flow.request), self._team
         line = words.log_line(outcome, host) if team is None else team.log_line(outcome)
         _log.info("mitmcontext: %s", line)
 
@@ -707,13 +722,6 @@ class ContextAddon:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _spent(result: Result, began: float) -> Result:
-    """The same with the milliseconds since a moment, beside those that it waited for a model."""
-    outcome = result.outcome
-    milliseconds = max(0.0, (time.perf_counter() - began) * 1_000 - outcome.waited)
-    return replace(result, outcome=replace(outcome, milliseconds=milliseconds))
 
 
 def _alone(api: Api, reason: str, ready: Ready | None = None) -> Outcome:

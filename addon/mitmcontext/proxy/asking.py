@@ -14,6 +14,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -68,19 +69,24 @@ class Target:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asks:
     """What it takes to ask on behalf of a flow.
 
     Attributes:
-        target: where the flow's own requests go.
+        request: the flow's own.
         is_gone: whether its client has hung up.
         paid: told what a question has cost, in dollars.
     """
 
-    target: Target
+    request: http.Request
     is_gone: Callable[[], bool]
     paid: Callable[[float], None]
+
+    @cached_property
+    def target(self) -> Target:
+        """Where the flow's own requests go. Few requests are ever asked about."""
+        return target_of(self.request)
 
 
 class Answer(NamedTuple):

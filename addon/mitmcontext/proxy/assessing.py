@@ -13,7 +13,7 @@ from mitmcontext.pipeline import Assessment, Reading
 from mitmcontext.proxy.counts import KeptCounts, uncounted
 from mitmcontext.proxy.encoders import Encoders
 from mitmcontext.proxy.estimates import Estimates
-from mitmcontext.proxy.job import Ready
+from mitmcontext.proxy.job import EstimatedAs, Ready
 from mitmcontext.settings import Settings
 from mitmcontext.stores.base import Figures
 from mitmcontext.stores.memory_store import Memory, cells
@@ -29,7 +29,7 @@ _ASSESSMENT: Final = msgspec.msgpack.Decoder(Assessment)
 
 
 class Assessor:
-    """Counts and assesses, each request once.
+    """Counts and assesses; what took long is remembered.
 
     Args:
         known: what is known of messages.
@@ -72,41 +72,54 @@ class Assessor:
         """As `assess` where much may have to be counted: with what was counted before a restart."""
         kept, sent = self._kept, ready.laid.sent
         if kept is None:
-            return self.assess(ready)
+            return self._remembered(ready)
         kept.take_over(sent, self._known)
         new = uncounted(sent)
-        assessment = self.assess(ready)
+        assessment = self._remembered(ready)
         if new:
             kept.keep(sent, self._known, new)
         return assessment
 
     def assess(self, ready: Ready) -> Assessment:
-        """How full the window is, as it was found before or anew.
+        """How full the window is. Where all is counted this is quicker than to look it up.
 
         Raises:
             Unreadable: system prompt or tools are not what they must be.
         """
-        estimates, thresholds = self._estimates, ready.settings.thresholds
-        window, budget = estimates.window(ready), ready.settings.context_budget
+        return self._assessed(ready, self._estimates.estimated_as(ready))
+
+    def _remembered(self, ready: Ready) -> Assessment:
+        """How full the window is, as it was found before or anew."""
+        estimates, settings = self._estimates, ready.settings
         estimated_as = estimates.estimated_as(ready)
-        scale_of = partial(estimates.scale, estimated_as)
         # An anchor says the same whatever the estimates are.
         probes = [
-            scale_of(probe, 0) for probe in _PROBES[: 2 if estimated_as.anchor is None else 1]
+            estimates.scale(estimated_as, probe, 0)
+            for probe in _PROBES[: 2 if estimated_as.anchor is None else 1]
         ]
-        name = _named(ready, (window, budget, thresholds, estimated_as, probes))
+        asked = (settings.context_budget, settings.thresholds, estimated_as, probes)
+        name = _named(ready, (estimates.window(ready), *asked))
         kept = self._analyses.get_many([name]).get(name)
         if kept is not None:
             self._known.spare(len(ready.laid.sent.facts))
             return _ASSESSMENT.decode(kept)
-        assessment = pipeline.assess(ready.laid, window, thresholds, self._known, scale_of, budget)
+        assessment = self._assessed(ready, estimated_as)
         self._analyses.set(name, msgspec.msgpack.encode(assessment), self._ttl)
         return assessment
+
+    def _assessed(self, ready: Ready, estimated_as: EstimatedAs) -> Assessment:
+        window, settings = self._estimates.window(ready), ready.settings
+        scale_of = partial(self._estimates.scale, estimated_as)
+        budget = settings.context_budget
+        return pipeline.assess(
+            ready.laid, window, settings.thresholds, self._known, scale_of, budget
+        )
 
     def _lacks(self, reading: Reading) -> int:
         """How many bytes were never counted."""
         first = len(reading.counted)
-        return self._known.lacks(reading.family, reading.request, reading.facts, first)
+        request, beside = reading.request, reading.beside
+        return self._known.lacks(reading.family, request, reading.facts, first, beside)
 
     def figures(self) -> Figures:
         """How the kept assessments fare."""

@@ -83,9 +83,12 @@ class Decider:
         self._refused = refused
         self._summaries = summaries
 
-    async def decide(self, ready: Ready) -> Result:
-        """Count, assess, plan; whatever fails, the result is at least what is frozen."""
-        began = time.perf_counter()
+    async def decide(self, ready: Ready, began: float | None = None) -> Result:
+        """Count, assess, plan; whatever fails, the result is at least what is frozen.
+
+        `began` is when the request came, by `time.perf_counter`; None: now.
+        """
+        began = time.perf_counter() if began is None else began
         try:
             result = await self._decide(ready)
         except TimeoutError:
@@ -98,8 +101,6 @@ class Decider:
         except Exception as error:  # noqa: BLE001 - what is frozen must be forwarded all the same
             result = self._outcomes.base(ready, type(error).__name__)
         spent = (time.perf_counter() - began) * 1000
-        if not result.counted:
-            return result
         own = max(0.0, spent - result.outcome.waited)
         return replace(result, outcome=replace(result.outcome, milliseconds=own))
 

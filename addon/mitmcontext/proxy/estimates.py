@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Final
 
 from mitmcontext import pipeline
+from mitmcontext.known import beside_of
 from mitmcontext.models.windows import SMALLEST, Window, window_of
 from mitmcontext.pipeline import Assessment
 from mitmcontext.proxy.job import Estimated, EstimatedAs, Grown, Ready, Result
 from mitmcontext.proxy.reports import Answered, Reports, chain_of
 from mitmcontext.tokens.calibration import Report, Scale, Shape
 from mitmcontext.values import TooLong
-from mitmcontext.wire.api import digest
 
 # A request that was refused as too long, without figures, is taken to be this much over.
 _REFUSED: Final = 0.95
@@ -47,11 +47,14 @@ class Estimates:
     def estimated_as(self, ready: Ready) -> EstimatedAs:
         """What the estimate of a request is to be corrected by."""
         request = ready.request
-        places = (request.tools, request.choice, request.schema)
-        beside = [request.body[slice(*place)] if place else b"" for place in places]
-        kinds = ("tools" if beside[0] else "no tools", "schema" if beside[2] else "no schema")
-        coarse = ", ".join((*kinds, "thinks" if request.thinks else "does not think"))
-        shape = Shape(coarse, f"{coarse} {digest(beside).hex()[:16]}")
+        kinds = (
+            "tools" if request.tools else "no tools",
+            "schema" if request.schema else "no schema",
+            "thinks" if request.thinks else "does not think",
+        )
+        coarse = ", ".join(kinds)
+        beside = ready.laid.sent.beside or beside_of(request)
+        shape = Shape(coarse, f"{coarse} {beside.hex()[:16]}")
         return self._reports.estimated_as(ready.calibrated_as, shape, ready.laid.sent.links)
 
     def scale(self, estimated_as: EstimatedAs, estimated: int, fixed: int) -> Scale:

@@ -40,8 +40,8 @@ class Job:
     """What of a flow decides about it. `headers` have names in lower case.
 
     `place` is a keyed digest of where the request goes; `tenant` is one of that and of who sends
-    it, as the headers say. `at` is when it was sent, in seconds. `asks` is what it takes to ask a
-    model on its behalf; None where that cannot be.
+    it, as the headers say. `at` is when it was sent, in seconds; `host` is whom it is for. `asks`
+    is what it takes to ask a model on its behalf; None where that cannot be.
     """
 
     api: Api
@@ -53,6 +53,7 @@ class Job:
     observed: str = ""
     login: bool = False
     at: float = 0.0
+    host: str = ""
     asks: Asks | None = None
 
 

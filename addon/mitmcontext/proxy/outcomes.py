@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from cachetools import LRUCache
 
@@ -34,17 +34,8 @@ class Outcomes:
 
     def shown(self, ready: Ready, assessment: Assessment) -> Result:
         """The request with what is frozen, counted."""
-        outcome = self._outcome(ready)
-        outcome = replace(
-            outcome,
-            changes=(*pipeline.changes_at_birth(ready.laid, assessment), *outcome.changes),
-            level=assessment.level,
-            room=assessment.room,
-            sent=assessment.sent,
-            forwarded=assessment.forwarded,
-        )
         return Result(
-            outcome=outcome,
+            outcome=self._outcome(ready, assessment),
             ready=ready,
             raw=ready.raw,
             forwarded=ready.laid.forwarded,
@@ -93,7 +84,7 @@ class Outcomes:
         with self._lock:
             self._changes.clear()
 
-    def _outcome(self, ready: Ready) -> Outcome:
+    def _outcome(self, ready: Ready, assessment: Assessment | None = None) -> Outcome:
         found = ready.laid.found
         if ready.standing is Standing.ALONE:
             action = Action.LEFT_ALONE
@@ -101,6 +92,16 @@ class Outcomes:
             action = Action.UNDER_THRESHOLD
         else:
             action = Action.OBSERVED if ready.observed else Action.REAPPLIED
+        changes = self._changes_of(ready)
+        counted: dict[str, Any] = {}
+        if assessment is not None:
+            changes = (*pipeline.changes_at_birth(ready.laid, assessment), *changes)
+            counted = {
+                "level": assessment.level,
+                "room": assessment.room,
+                "sent": assessment.sent,
+                "forwarded": assessment.forwarded,
+            }
         return Outcome(
             action=action,
             reason=ready.why or ready.observed,
@@ -108,7 +109,8 @@ class Outcomes:
             model=ready.request.model,
             messages=len(ready.request.spans),
             steps=found.entry.step if found else 0,
-            changes=self._changes_of(ready),
+            changes=changes,
+            **counted,
         )
 
     def _changes_of(self, ready: Ready) -> tuple[Change, ...]:

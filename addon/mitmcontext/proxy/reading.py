@@ -153,6 +153,8 @@ class Reader:
             return ready
         laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self._known, self._births)
         pipeline.keep(laid, ready.seed, self._recollections)
+        if laid.forwarded is laid.sent:
+            return replace(ready, laid=laid) if laid.found is not None else ready
         ready = replace(ready, laid=laid)
         return replace(ready, raw=encoded(ready))
 

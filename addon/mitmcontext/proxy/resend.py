@@ -22,6 +22,8 @@ import httpx
 from mitmproxy import http, optmanager
 from mitmproxy.proxy import mode_specs
 
+from mitmcontext.proxy.hosts import host_of
+
 Field = tuple[bytes, bytes]
 
 # What belongs to one connection and not to the message (RFC 9110, 7.6.1). mitmproxy has dealt with
@@ -155,7 +157,7 @@ def _outgoing(request: http.Request, body: bytes) -> httpx.Request:
 
 def server_name(request: http.Request) -> str | None:
     """Whom to ask for and to verify where the connection goes to a bare address."""
-    named = request.pretty_host
+    named = host_of(request)
     return named if _is_address(request.host) and not _is_address(named) else None
 
 

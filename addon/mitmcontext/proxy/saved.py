@@ -19,6 +19,7 @@ from mitmproxy import http
 from mitmcontext.proxy import recorded, words
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.hosts import host_of
 from mitmcontext.proxy.job import Job, Result
 from mitmcontext.proxy.page import dollars
 from mitmcontext.proxy.shelves import Shelves
@@ -79,7 +80,7 @@ class Saved:
         self._steps += 1
         self._freed += outcome.freed
         self._predicted += outcome.predicted or 0.0
-        _log.info("mitmcontext: %s", words.log_line(outcome, flow.request.pretty_host))
+        _log.info("mitmcontext: %s", words.log_line(outcome, host_of(flow.request)))
 
     def _read_usage(self, answer: http.Response, result: Result) -> None:
         tee = Tee(
@@ -89,9 +90,7 @@ class Saved:
             content_type=answer.headers.get("content-type"),
             content_encoding=answer.headers.get("content-encoding"),
         )
-        if answer.raw_content:
-            tee(answer.raw_content)
-        tee.finish()
+        tee.read(answer.raw_content or b"")
 
     def _learn(self, result: Result, usage: Usage) -> None:
         if not usage.input_tokens:

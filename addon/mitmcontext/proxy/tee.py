@@ -31,6 +31,8 @@ _STREAMS: Final = (EVENT_STREAM, AWS_EVENT_STREAM, *LINES)
 # An answer with an image in it may be large; parsing it would stall every other flow.
 _JSON_LIMIT = 2 * 2**20
 _EVENT_LIMIT = 2**20
+# An answer that says that it is no larger comes in one piece or two.
+_SMALL = 64 * 2**10
 # What one piece off the wire may decode to. The wire gives at most 64 KiB at a time.
 _PIECE_ROOM = 2**20
 
@@ -48,6 +50,7 @@ class Handling(StrEnum):
 
     TEE = "streamed and read along"
     STREAM = "streamed"
+    READ = "left to mitmproxy, and read when it is complete"
     HOLD = "held until complete"
     LEAVE = "left to mitmproxy"
 
@@ -58,19 +61,28 @@ def media_type(content_type: str | None) -> str:
 
 
 def handling(
-    status: int, content_type: str | None, *, recognised: bool, rewritten: bool
+    status: int,
+    content_type: str | None,
+    *,
+    recognised: bool,
+    rewritten: bool,
+    length: str | None = None,
 ) -> Handling:
     """How to handle an answer.
 
     Answers to LLM requests are streamed, and so is whatever is a stream by its type, since
     mitmproxy would hold it until its end. Held is only what may have to be replaced: a refusal of
-    what we rewrote.
+    what we rewrote. A small JSON document is of no use before it is complete, and to pass its head
+    on by itself costs both sides: mitmproxy does with it what it does without us.
     """
     media = media_type(content_type)
     if status < 200:
         return Handling.LEAVE
     if recognised and rewritten and status in HELD:
         return Handling.HOLD
+    small = length is not None and length.isdecimal() and int(length) <= _SMALL
+    if recognised and small and _is_json(media):
+        return Handling.READ
     if recognised and (media in _STREAMS or _is_json(media)):
         return Handling.TEE
     if recognised or media in _STREAMS:
@@ -184,6 +196,11 @@ class Tee:
             except BaseException as error:  # noqa: BLE001 - else mitmproxy lets the client hang
                 self._give_up(error)
         return data
+
+    def read(self, answer: bytes) -> None:
+        """Look at a whole answer that was not streamed."""
+        self(answer)
+        self(b"")
 
     def finish(self) -> None:
         """Report what was read so far: for an answer that broke off, which gets no last piece."""

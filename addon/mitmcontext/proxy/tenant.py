@@ -38,11 +38,8 @@ def tenant(
 
 def keyed(key: bytes, fields: Iterable[bytes]) -> bytes:
     """HMAC-SHA256 over length-prefixed fields, so that no two lists look alike."""
-    state = hmac.new(key, digestmod="sha256")
-    for field in fields:
-        state.update(len(field).to_bytes(8, "big"))
-        state.update(field)
-    return state.digest()
+    framed = [part for field in fields for part in (len(field).to_bytes(8, "big"), field)]
+    return hmac.digest(key, b"".join(framed), "sha256")
 
 
 def is_subscription(headers: Mapping[str, str]) -> bool:

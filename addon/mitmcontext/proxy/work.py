@@ -129,9 +129,9 @@ class Worker:
         """
         return await self._reader.look(job, settings)
 
-    async def decide(self, ready: Ready) -> Result:
+    async def decide(self, ready: Ready, began: float | None = None) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
-        return await self._decider.decide(self._tabs.opened(ready))
+        return await self._decider.decide(self._tabs.opened(ready), began)
 
     async def count_later(self, result: Result) -> Result:
         """Count a request that was forwarded uncounted."""
