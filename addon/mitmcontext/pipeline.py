@@ -728,12 +728,12 @@ def changes_of(
 ) -> tuple[Change, ...]:
     """The edits for people to read: the newest first come, the list and each excerpt bounded."""
     old = frozenset(held)
-    found = [
-        _change(messages, tokens, at, edits, edit not in old, known, family)
-        for at, edit in enumerate(edits)
-        if edit.text is not None or edit.part != WHOLE
-    ]
-    return tuple(sorted(found, key=lambda change: not change.new)[:_SHOWN])
+    shown = [at for at, edit in enumerate(edits) if edit.text is not None or edit.part != WHOLE]
+    shown.sort(key=lambda at: edits[at] in old)
+    return tuple(
+        _change(messages, tokens, at, edits, edits[at] not in old, known, family)
+        for at in shown[:_SHOWN]
+    )
 
 
 def _change(

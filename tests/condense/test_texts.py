@@ -192,7 +192,7 @@ def test_weaker_notes_say_less() -> None:
 
 def test_names_are_the_most_frequent_first_and_no_more_than_fit() -> None:
     text = "src/a.py config.load_settings src/a.py deadbeef1 the and HttpServer"
-    assert texts.names_in(text) == ["src/a.py", "config.load_settings", "deadbeef1", "HttpServer"]
+    assert list(texts.names_in(text)) == ["src/a.py", "config.load_settings", "deadbeef1", "HttpServer"]
     assert texts.index(texts.names_in(text), 32) == "src/a.py, config.load_settings"
 
 
@@ -215,6 +215,6 @@ def test_names_are_the_most_frequent_first_and_no_more_than_fit() -> None:
 def test_no_text_takes_long(text: str) -> None:
     begun = time.process_time()
     texts.stub(part(text), excerpt(text, lambda number: number % 2 == 0), "")
-    texts.names_in(text)
+    list(texts.names_in(text))
     note([message(part(text), part(text, Kind.PROSE))])
     assert time.process_time() - begun < 1

@@ -7,7 +7,7 @@ names what was left out and stands nowhere else, and how to get it back: by the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from mitmcontext.condense import texts
@@ -69,6 +69,9 @@ class OldResults:
         self._mentioned: dict[str, int] = {}
         self._order = self._ranking()
         self._next = 0
+        # What stubs and quotations say; what a change makes wrong is thrown away.
+        self._stubs: dict[int, str] = {}
+        self._quotations: dict[int, str] = {}
 
     def _ranking(self) -> list[Ranked]:
         standing: set[str] = set()
@@ -117,6 +120,8 @@ class OldResults:
         before = one.index > 0 and not left[one.index - 1]
         after = one.index + 1 < len(left) and not left[one.index + 1]
         left[one.index] = False
+        self._stubs.pop(one.source, None)
+        self._quotations.pop(one.source, None)
         return one.tokens - costs - _GAP * (1 - before - after)
 
     def is_shortened(self, at: int) -> bool:
@@ -141,19 +146,27 @@ class OldResults:
 
     def stub(self, at: int) -> str:
         """What stands in the place of a result."""
-        message, part = self.places[at]
-        whole = self._messages[message].parts[part]
-        if not any(self._left[at]):
-            return texts.brief_stub(whole, self._index(at))
-        return texts.stub(whole, self._excerpt(at), self._index(at))
+        if at not in self._stubs:
+            self._stubs[at] = self._told(at, texts.stub, texts.brief_stub)
+        return self._stubs[at]
 
     def quoted(self, at: int) -> str:
         """What a note says of a result."""
+        if at not in self._quotations:
+            self._quotations[at] = self._told(at, texts.quoted, texts.quoted_briefly)
+        return self._quotations[at]
+
+    def _told(
+        self,
+        at: int,
+        tell: Callable[[Part, texts.Excerpt, str], str],
+        tell_briefly: Callable[[Part, str], str],
+    ) -> str:
         message, part = self.places[at]
         whole = self._messages[message].parts[part]
         if not any(self._left[at]):
-            return texts.quoted_briefly(whole, self._index(at))
-        return texts.quoted(whole, self._excerpt(at), self._index(at))
+            return tell_briefly(whole, self._index(at))
+        return tell(whole, self._excerpt(at), self._index(at))
 
     def _excerpt(self, at: int) -> texts.Excerpt:
         source = self._sources[at]

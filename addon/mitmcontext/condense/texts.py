@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -314,22 +315,28 @@ def decoded(part: Part) -> str:
     return part.text.replace("\\n", "\n").replace('\\"', '"').replace("\\t", "\t")
 
 
-def names_in(text: str) -> list[str]:
-    """The names in a text, the most frequent first."""
-    words = Counter(word.strip(".-") for word in _WORD.findall(text[:_SEARCHED]))
-    found = Counter(
-        {
-            word: count
-            for word, count in words.items()
-            if len(word) in _NAME_LENGTH and _NAME.fullmatch(word) and not _FIGURE.fullmatch(word)
-        }
+def names_in(text: str) -> Iterator[str]:
+    """The names in a text, the most frequent first; of those alike, what stands first."""
+    counts: dict[str, int] = {}
+    # Each word is looked at once, and only as far down as somebody asks: most are no names.
+    for word, count in Counter(_WORD.findall(text[:_SEARCHED])).items():
+        bare = word.strip(".-")
+        counts[bare] = counts.get(bare, 0) + count
+    words = sorted(counts, key=counts.__getitem__, reverse=True)
+    return islice(filter(_is_name, words), _NAMES)
+
+
+def _is_name(word: str) -> bool:
+    return (
+        len(word) in _NAME_LENGTH
+        and _NAME.fullmatch(word) is not None
+        and not _FIGURE.fullmatch(word)
     )
-    return [name for name, _ in found.most_common(_NAMES)]
 
 
 def words_in(text: str) -> set[str]:
     """All that might be one of `names_in`."""
-    return {word.strip(".-") for word in _WORD.findall(text[:_SEARCHED])}
+    return {word.strip(".-") for word in set(_WORD.findall(text[:_SEARCHED]))}
 
 
 def index(names: Iterable[str], size: int) -> str:

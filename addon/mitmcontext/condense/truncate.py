@@ -239,9 +239,10 @@ class _Draft:
         """The same, counted from the texts as they are planned."""
         weigh = self._conversation.weigh
         standing = sum(
-            weigh(with_texts(self._messages[at], self._texts_of(at)), at)
-            for at in range(len(self._messages))
+            weigh(with_texts(self._messages[at], changed), at) if changed else tokens
+            for at, tokens in enumerate(self._conversation.tokens)
             if at not in self._folded
+            for changed in (self._texts_of(at),)
         )
         notes = sum(weigh(said(self._run_text(run)), None) for run in self._runs())
         return self._conversation.fixed + standing + notes
