@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
+from sys import getsizeof
 from typing import Final, NamedTuple
 
 from cachetools import LRUCache
@@ -26,8 +27,11 @@ from mitmcontext.values import Message, Request, Span
 from mitmcontext.wire.api import Api, message_of, system_texts, tool_count
 
 _DIGEST: Final = 32
-# Bytes of messages that were read and not counted yet.
-_READ: Final = 8 << 20
+# Bytes of messages as they were read: those of a request of five megabytes.
+_READ: Final = 12 << 20
+# Characters of a text that is looked up before it is counted: a file that is shown again, or what
+# a step leaves of it. Counting so many takes twenty times as long as the look-up.
+_LOOKED_UP: Final = 1_000
 
 Counter = Callable[[str], Count]
 """Encoding name to its count. The first use of one may take most of a second."""
@@ -47,7 +51,7 @@ class Known:
     def __init__(self, store: MutableMapping[bytes, bytes], counter: Counter) -> None:
         self._store = store
         self._counter = counter
-        # A new message is read for its digest, and counted a moment later.
+        # A new message is read for its digest, counted a moment later, and looked at in a step.
         self._read: LRUCache[bytes, Message] = LRUCache(_READ, getsizeof=_size_of)
         self._reading = threading.Lock()
         self._counted = 0
@@ -79,13 +83,23 @@ class Known:
                 message = message_of(api, body[start:end])
                 kept = message.digest
                 self._store[key] = kept
-                if end - start <= _READ // 16:
-                    with self._reading:
-                        self._read[key] = message
+                self._remember(key, message)
                 if self.tell is not None:
                     self.tell(key, message)
             tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
             found.append(Fact(key, kept[:_DIGEST], tokens))
+        return found
+
+    def messages(self, api: Api, request: Request, facts: Sequence[Fact]) -> list[Message]:
+        """The messages of a request, read; those that were read a moment ago are not read again."""
+        found = []
+        for at, fact in enumerate(facts):
+            with self._reading:
+                message = self._read.get(fact.key)
+            if message is None:
+                message = message_of(api, request.raw(at))
+                self._remember(fact.key, message)
+            found.append(message)
         return found
 
     def count(
@@ -159,7 +173,7 @@ class Known:
 
     def weigh(self, family: Family, message: Message) -> int:
         """The estimated tokens of a message that was never sent as it is."""
-        return message_tokens(message, family, self._counter(family.encoding))
+        return message_tokens(message, family, partial(self._tokens, family.encoding))
 
     def adopt(self, facts: list[Fact], counts: Mapping[bytes, int], size: int) -> None:
         """Take over counts that were made earlier, by the first `size` bytes of their keys."""
@@ -187,9 +201,25 @@ class Known:
         with self._reading:
             self._read.clear()
 
+    def _remember(self, key: bytes, message: Message) -> None:
+        if _size_of(message) <= _READ // 16:
+            with self._reading:
+                self._read[key] = message
+
+    def _tokens(self, encoding: str, text: str) -> int:
+        """The tokens of a text, as it was counted before or anew."""
+        if len(text) < _LOOKED_UP:
+            return self._counter(encoding)(text)
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() + encoding.encode()
+        kept = self._store.get(key)
+        if kept is None:
+            kept = self._counter(encoding)(text).to_bytes(8, "big")
+            self._store[key] = kept
+        return int.from_bytes(kept, "big")
+
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
         with self._reading:
-            message = self._read.pop(fact.key, None)
+            message = self._read.get(fact.key)
         tokens = self.weigh(family, message or message_of(api, raw))
         self._keep(fact, tokens)
         return tokens
@@ -210,7 +240,7 @@ class Known:
 
 def _size_of(message: Message) -> int:
     """About how many bytes a message takes, read: its text, and the values around it."""
-    return 500 + sum(300 + 2 * len(part.text) for part in message.parts)
+    return 500 + sum(300 + getsizeof(part.text) for part in message.parts)
 
 
 def tag(api: Api, family: Family) -> bytes:

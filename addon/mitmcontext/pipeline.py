@@ -539,7 +539,7 @@ def conversation_of(laid: Laid, assessment: Assessment, known: Known) -> Convers
     """The client's history as a strategy sees it."""
     api, sent = laid.sent.api, laid.sent.request
     return Conversation(
-        messages=[message_of(api, sent.raw(at)) for at in range(len(sent.spans))],
+        messages=known.messages(api, sent, laid.sent.facts),
         tokens=assessment.sent_estimates,
         fixed=assessment.estimate_fixed,
         frozen=laid.found.entry.edits if laid.found else (),
@@ -646,7 +646,9 @@ def _finish(
         return "nothing more may be shortened: what must stay fills the window"
     sent = laid.sent
     made = sent.api.read(rewritten(sent.api, sent.request, edits))
-    after = [message_of(sent.api, made.raw(at)) for at in range(len(made.spans))]
+    # By the result's own bytes: what of them was read before has the same SHA-256.
+    forwarded = read(sent.api, sent.family, made, seed, known)
+    after = known.messages(sent.api, made, forwarded.facts)
     forced = may_not_fit(assessment.forwarded, assessment.limit)
     shortened = {(edit.message, edit.part) for edit in held}
     fault = broken(
@@ -654,7 +656,6 @@ def _finish(
     )
     if fault:
         raise Broken(fault)
-    forwarded = read(sent.api, sent.family, made, seed, known)
     estimates = known.count(sent.api, sent.family, made, forwarded.facts)
     total = assessment.fixed + _scaled(
         sent, edits, assessment.sent_tokens, estimates, assessment.scale

@@ -29,6 +29,8 @@ _LATER: Final = " [... said again later]"
 # Names that a later turn may ask for: paths, dotted and snake_case names, CamelCase, hex digests.
 # Words are taken first, without backtracking, since tool results may hold a megabyte of one letter.
 _WORD: Final = re.compile(r"[\w~./-]++")
+# The same, "" for a word of small letters, not all of them hexadecimal: most words, and no names.
+_TELLING_WORD: Final = re.compile(r"[a-f]*+[g-z][a-z]*+(?![\w~./-])|([\w~./-]++)")
 _NAME: Final = re.compile(
     r"[\w~.-]*+/[\w./~-]*+|[^\W_]++(?:[._]++[^\W_]++)++|[A-Z][a-z0-9]++(?:[A-Z][a-z0-9]*+)++"
     r"|[0-9a-f]{7,40}"
@@ -298,10 +300,16 @@ def _typed(text: str) -> str:
 
 def _clip(text: str, size: int) -> str:
     """The text on one line, at most about `size` characters: its beginning and its end."""
-    line = " ".join(text.split())
-    if len(line) <= size:
-        return line
-    return f"{line[: size * 2 // 3]} [...] {line[-size // 3 :]}"
+    # So many words, with a space between, are longer than that: of more, the middle is not shown.
+    most = size // 2 + 2
+    head = text.split(None, most)
+    if len(head) <= most:
+        line = " ".join(head)
+        if len(line) <= size:
+            return line
+        return f"{line[: size * 2 // 3]} [...] {line[-size // 3 :]}"
+    tail = " ".join(text.rsplit(None, most)[1:])
+    return f"{' '.join(head[:most])[: size * 2 // 3]} [...] {tail[-size // 3 :]}"
 
 
 def _sha(text: str) -> str:
@@ -319,7 +327,7 @@ def names_in(text: str) -> Iterator[str]:
     """The names in a text, the most frequent first; of those alike, what stands first."""
     counts: dict[str, int] = {}
     # Each word is looked at once, and only as far down as somebody asks: most are no names.
-    for word, count in Counter(_WORD.findall(text[:_SEARCHED])).items():
+    for word, count in Counter(_TELLING_WORD.findall(text[:_SEARCHED])).items():
         bare = word.strip(".-")
         counts[bare] = counts.get(bare, 0) + count
     words = sorted(counts, key=counts.__getitem__, reverse=True)
