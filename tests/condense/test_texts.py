@@ -192,7 +192,12 @@ def test_weaker_notes_say_less() -> None:
 
 def test_names_are_the_most_frequent_first_and_no_more_than_fit() -> None:
     text = "src/a.py config.load_settings src/a.py deadbeef1 the and HttpServer"
-    assert list(texts.names_in(text)) == ["src/a.py", "config.load_settings", "deadbeef1", "HttpServer"]
+    assert list(texts.names_in(text)) == [
+        "src/a.py",
+        "config.load_settings",
+        "deadbeef1",
+        "HttpServer",
+    ]
     assert texts.index(texts.names_in(text), 32) == "src/a.py, config.load_settings"
 
 

@@ -116,6 +116,7 @@ def test_an_unknown_name_is_refused() -> None:
 )
 def test_small_texts(text: str, tokens: int) -> None:
     assert count(encoding_of("o200k_base"), text) == tokens
+    assert count(engine_of("o200k_base"), text) == tokens
 
 
 @cache
@@ -171,7 +172,7 @@ def test_what_can_be_cut_is_counted_exactly(pair: tuple[Encoder, Encoding], kind
 @pytest.mark.parametrize("kind", hostile())
 def test_nothing_holds_the_interpreter(kind: str) -> None:
     """Other threads come to their turn while a megabyte is counted."""
-    encoding, text = encoding_of("o200k_base"), hostile()[kind]
+    encoding, text = engine_of("o200k_base"), hostile()[kind]
     waits: list[float] = []
     done = threading.Event()
 
@@ -244,6 +245,31 @@ def test_short_text_is_counted_as_tiktoken_does(pair: tuple[Encoder, Encoding], 
     assert len(text) <= SLICE
     engine, plain = pair
     assert count(engine, text) == unsliced(plain, text)
+
+
+# White space of every kind, what some take for it, and what may stand beside it.
+SPACED = st.text(
+    st.sampled_from(
+        "  \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u3000\u200b\x02\x03aA1.'/s好é"
+    ),
+    max_size=24,
+)
+
+
+@given(text=SPACED)
+@example(text="x  \ty \t\tz")
+@example(text="\t  x")
+@example(text="\x02  \x02 \x03a")
+@settings(max_examples=2_000)
+def test_runs_of_white_space_are_counted_as_tiktoken_does(encoding: Encoding, text: str) -> None:
+    assert count(engine_of(encoding.name), text) == unsliced(encoding, text)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_no_token_of_several_bytes_holds_what_marks_become(name: str) -> None:
+    table = vocabulary._ranks(vocabulary._rank_table(name))
+    marks = (b"\x02", b"\x03")
+    assert [token for token, _ in table if any(mark in token for mark in marks)] == [*marks]
 
 
 def recorded() -> Iterator[str]:

@@ -8,6 +8,10 @@ is so behind a letter or digit where punctuation or white space follows, and bet
 digit. Text without any such place for 16,384 characters (a run of one letter, of spaces or emoji)
 is cut where it is, which moves the count by at most about one token per slice.
 
+The patterns look ahead only to leave a word the last of the spaces before it, and for that alone
+they are matched step by step, which takes as long as all the rest. So a mark is put where a run of
+spaces parts, and the patterns know the mark instead: they find the same pieces in half the time.
+
 gigatoken (`pip install 'mitmcontext[fast]'`, `context_tokenizer=gigatoken`) counts several times
 faster and to the same result, but holds the interpreter for most of a second while it loads.
 """
@@ -58,6 +62,38 @@ PATTERNS = {
     ),
 }
 
+# A control character that no token of several bytes holds. What stands in a text itself becomes
+# another one of the same kind, which counts the same.
+MARK: Final = "\x02"
+_OTHER: Final = "\x03"
+# The same patterns without looking ahead, for text with marks, each of which is one token more.
+_QUICK: Final = {
+    "o200k_base": "|".join(
+        [
+            r"[^\r\n\p{L}\p{N}\x02]?" + UPPER + "*" + LOWER + "+" + CONTRACTION,
+            r"[^\r\n\p{L}\p{N}\x02]?" + UPPER + "+" + LOWER + "*" + CONTRACTION,
+            r"\p{N}{1,3}",
+            r" ?[^\s\p{L}\p{N}\x02]+[\r\n/]*",
+            r"\s*[\r\n]+",
+            r"\s+",
+            r"\x02",
+        ]
+    ),
+    "cl100k_base": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}\x02]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}\x02]+[\r\n]*|\s+$|\s*[\r\n]|\s+|\x02"
+    ),
+}
+_MARKED: Final = ", marked"
+# White space as the encodings take it: Python counts four control characters more.
+_ODD: Final = r"\x0b\x0c\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_ODD_SPACE: Final = re.compile(f"[{_ODD}]")
+# What follows the run; where a mark does, it has its mark already.
+_WORD: Final = rf"(?=[^\t\r\n {_ODD}\x02])"
+_RUN: Final = re.compile(rf"([\t {_ODD}])(?=[\t {_ODD}]{_WORD})")
+# Nearly all runs end so; what begins with two plain characters is found several times as fast.
+_PAIRS: Final = {pair: re.compile(pair + _WORD) for pair in ("  ", "\t\t", " \t", "\t ")}
+
 # In characters. Long enough that slicing is rarely felt, short enough that the splitting pattern
 # never backtracks deep enough to overflow, and that no single call holds anything up.
 SLICE = 16_384
@@ -105,14 +141,14 @@ def load(name: str, engine: str = TIKTOKEN) -> Encoder:
         raise ValueError(f"no vocabulary named {name!r}; there are: {', '.join(SHA256)}")
     if engine == FAST:
         return _Fast(name)
-    return tiktoken_encoding(name)
+    return tiktoken_encoding(name, quick=True)
 
 
-def tiktoken_encoding(name: str) -> Encoding:
-    """tiktoken's own encoding, built from our table."""
+def tiktoken_encoding(name: str, *, quick: bool = False) -> Encoding:
+    """tiktoken's own encoding, built from our table; a `quick` one wants text with marks."""
     return Encoding(
-        name=name,
-        pat_str=PATTERNS[name],
+        name=name + _MARKED if quick else name,
+        pat_str=_QUICK[name] if quick else PATTERNS[name],
         mergeable_ranks=dict(_ranks(_rank_table(name))),
         # None: what looks like a special token in somebody's text is counted as the text it is.
         special_tokens={},
@@ -187,10 +223,36 @@ def count(encoding: Encoder, text: str) -> int:
     Exact but for text without anything to cut at: there within about one token per 16,384
     characters. Lone surrogates count as the replacement character.
     """
-    encode = encoding.encode_ordinary
+    count_piece = _count
+    # By its name: tiktoken's own objects outlive a reload, a class of ours would not.
+    if isinstance(encoding, Encoding) and encoding.name.endswith(_MARKED):
+        count_piece = _count_marked
+        if MARK in text:
+            text = text.replace(MARK, _OTHER)
     if len(text) <= SLICE:
-        return len(encode(text))
-    return sum(len(encode(piece)) for piece in slices(text))
+        return count_piece(encoding, text)
+    return sum(count_piece(encoding, piece) for piece in slices(text))
+
+
+def _count(encoding: Encoder, text: str) -> int:
+    return len(encoding.encode_ordinary(text))
+
+
+def _count_marked(encoding: Encoder, text: str) -> int:
+    if _has_odd_space(text):
+        marked = _RUN.sub(r"\1" + MARK, text)
+    else:
+        marked = text
+        for pair, run in _PAIRS.items():
+            if pair in marked:
+                marked = run.sub(pair[0] + MARK + pair[1], marked)
+    return len(encoding.encode_ordinary(marked)) - (len(marked) - len(text))
+
+
+def _has_odd_space(text: str) -> bool:
+    if text.isascii():
+        return "\x0b" in text or "\x0c" in text
+    return _ODD_SPACE.search(text) is not None
 
 
 def slices(text: str, size: int = SLICE) -> Iterator[str]:
