@@ -13,8 +13,6 @@ from functools import partial
 from sys import getsizeof
 from typing import Final, NamedTuple
 
-from cachetools import LRUCache
-
 from mitmcontext.tokens.estimate import (
     Count,
     Outside,
@@ -45,6 +43,40 @@ class Fact(NamedTuple):
     tokens: int | None
 
 
+class _Recent:
+    """Messages as they were read, bounded in bytes: what was read first goes first."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._largest = size // 16
+        self._kept: dict[bytes, tuple[Message, int]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> Message | None:
+        found = self._kept.get(key)
+        return found[0] if found is not None else None
+
+    def put(self, key: bytes, message: Message) -> None:
+        # About what it takes: its text, and the values around it.
+        size = 500
+        for part in message.parts:
+            size += 300 + getsizeof(part.text)
+        if size > self._largest:
+            return
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = message, size
+                self._left -= size
+            while self._left < 0:
+                _, freed = self._kept.pop(next(iter(self._kept)))
+                self._left += freed
+
+    def clear(self) -> None:
+        with self._lock:
+            self._left += sum(size for _, size in self._kept.values())
+            self._kept.clear()
+
+
 class Known:
     """Digests and token counts by message bytes, over any mapping of bytes to bytes."""
 
@@ -52,8 +84,7 @@ class Known:
         self._store = store
         self._counter = counter
         # A new message is read for its digest, counted a moment later, and looked at in a step.
-        self._read: LRUCache[bytes, Message] = LRUCache(_READ, getsizeof=_size_of)
-        self._reading = threading.Lock()
+        self._read = _Recent(_READ)
         self._counted = 0
         self._recalled = 0
         self.hits = 0
@@ -83,7 +114,7 @@ class Known:
                 message = message_of(api, body[start:end])
                 kept = message.digest
                 self._store[key] = kept
-                self._remember(key, message)
+                self._read.put(key, message)
                 if self.tell is not None:
                     self.tell(key, message)
             tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
@@ -94,11 +125,10 @@ class Known:
         """The messages of a request, read; those that were read a moment ago are not read again."""
         found = []
         for at, fact in enumerate(facts):
-            with self._reading:
-                message = self._read.get(fact.key)
+            message = self._read.get(fact.key)
             if message is None:
                 message = message_of(api, request.raw(at))
-                self._remember(fact.key, message)
+                self._read.put(fact.key, message)
             found.append(message)
         return found
 
@@ -198,13 +228,7 @@ class Known:
     def clear(self) -> None:
         """Forget everything."""
         self._store.clear()
-        with self._reading:
-            self._read.clear()
-
-    def _remember(self, key: bytes, message: Message) -> None:
-        if _size_of(message) <= _READ // 16:
-            with self._reading:
-                self._read[key] = message
+        self._read.clear()
 
     def _tokens(self, encoding: str, text: str) -> int:
         """The tokens of a text, as it was counted before or anew."""
@@ -218,9 +242,7 @@ class Known:
         return int.from_bytes(kept, "big")
 
     def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
-        with self._reading:
-            message = self._read.get(fact.key)
-        tokens = self.weigh(family, message or message_of(api, raw))
+        tokens = self.weigh(family, self._read.get(fact.key) or message_of(api, raw))
         self._keep(fact, tokens)
         return tokens
 
@@ -236,11 +258,6 @@ class Known:
             kept = count().to_bytes(8, "big")
             self._store[key] = kept
         return int.from_bytes(kept, "big")
-
-
-def _size_of(message: Message) -> int:
-    """About how many bytes a message takes, read: its text, and the values around it."""
-    return 500 + sum(300 + getsizeof(part.text) for part in message.parts)
 
 
 def tag(api: Api, family: Family) -> bytes:

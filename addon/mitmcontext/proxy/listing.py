@@ -61,9 +61,14 @@ class Descriptions:
 
 def described(message: Message) -> str:
     """What a message holds, such as `call read_file, 2 x call grep`."""
+    if len(message.parts) == 1:  # as most: a cold request has some hundred
+        return _cut(_noun(message.parts[0].kind, message.parts[0].name))
     parts = Counter(_noun(part.kind, part.name) for part in message.parts)
     words = (what if count == 1 else f"{count} x {what}" for what, count in parts.items())
-    said = ", ".join(words)
+    return _cut(", ".join(words))
+
+
+def _cut(said: str) -> str:
     return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 2]} …"
 
 

@@ -51,8 +51,10 @@ class Outside:
 
 def message_tokens(message: Message, family: Family, count: Count) -> int:
     """Input tokens of one message."""
-    images = sum(family.image.tokens(*shown) for shown in pictures_of(message))
-    return _whole(family.weigh(message_counts(message, count)) + images)
+    tokens = family.weigh(message_counts(message, count))
+    if any(part.images or part.kind is Kind.IMAGE for part in message.parts):
+        tokens += sum(family.image.tokens(*shown) for shown in pictures_of(message))
+    return _whole(tokens)
 
 
 def text_tokens(text: str, family: Family, count: Count) -> int:

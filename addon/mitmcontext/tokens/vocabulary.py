@@ -91,8 +91,9 @@ _ODD_SPACE: Final = re.compile(f"[{_ODD}]")
 # What follows the run; where a mark does, it has its mark already.
 _WORD: Final = rf"(?=[^\t\r\n {_ODD}\x02])"
 _RUN: Final = re.compile(rf"([\t {_ODD}])(?=[\t {_ODD}]{_WORD})")
-# Nearly all runs end so; what begins with two plain characters is found several times as fast.
-_PAIRS: Final = {pair: re.compile(pair + _WORD) for pair in ("  ", "\t\t", " \t", "\t ")}
+# Nearly all runs end in one of these, which is found several times as fast.
+_SPACES: Final = re.compile("  " + _WORD)
+_TABS: Final = {pair: re.compile(pair + _WORD) for pair in ("\t\t", " \t", "\t ")}
 
 # In characters. Long enough that slicing is rarely felt, short enough that the splitting pattern
 # never backtracks deep enough to overflow, and that no single call holds anything up.
@@ -239,20 +240,18 @@ def _count(encoding: Encoder, text: str) -> int:
 
 
 def _count_marked(encoding: Encoder, text: str) -> int:
-    if _has_odd_space(text):
-        marked = _RUN.sub(r"\1" + MARK, text)
-    else:
-        marked = text
-        for pair, run in _PAIRS.items():
-            if pair in marked:
-                marked = run.sub(pair[0] + MARK + pair[1], marked)
+    marked = _marked(text)
     return len(encoding.encode_ordinary(marked)) - (len(marked) - len(text))
 
 
-def _has_odd_space(text: str) -> bool:
-    if text.isascii():
-        return "\x0b" in text or "\x0c" in text
-    return _ODD_SPACE.search(text) is not None
+def _marked(text: str) -> str:
+    if "\x0b" in text or "\x0c" in text or not (text.isascii() or _ODD_SPACE.search(text) is None):
+        return _RUN.sub(r"\1" + MARK, text)
+    marked = _SPACES.sub(f" {MARK} ", text)
+    if "\t" in text:
+        for pair, run in _TABS.items():
+            marked = run.sub(pair[0] + MARK + pair[1], marked)
+    return marked
 
 
 def slices(text: str, size: int = SLICE) -> Iterator[str]:

@@ -40,6 +40,7 @@ from mitmcontext.wire.api import (
     messages_in,
     nested,
     number_of,
+    others,
     outer,
     quoted,
     string_digest,
@@ -72,6 +73,9 @@ _COUNT: Final = "/v1/messages/count_tokens"
 _VERTEX_COUNT: Final = "/models/count-tokens:rawPredict"
 # Claude Code's billing line with a digest over the body that the client made (`cch=`).
 _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
+_LISTED: Final = b'"content":['
+_NEAR: Final = 64
+_OF_MESSAGE: Final = frozenset({"role", "content", MARKER})
 _OF_IMAGE: Final = frozenset({"type", "source", MARKER})
 _OF_DOCUMENT: Final = frozenset({"type", "source", "title", "context", MARKER})
 # Edits of the history by the server; keeping or clearing thinking changes nothing of ours.
@@ -156,7 +160,9 @@ def parse(raw: bytes) -> Message:
 
 
 def _parse(text: bytes, raw: bytes) -> Message:
-    fields = spans.unique(text, outer(text))
+    # Nearly all are written so; where not, this is only the quicker way to the same.
+    found = spans.packed_blocks(text) if text.find(_LISTED, 0, _NEAR) > 0 else None
+    fields, blocks = found or (spans.unique(text, outer(text)), [])
     if "role" not in fields or "content" not in fields:
         raise Unreadable("a message without role or content")
     role = text_of(text, fields["role"])
@@ -165,14 +171,14 @@ def _parse(text: bytes, raw: bytes) -> Message:
         said = text_of(text, content)
         kind = _text_kind(role, said)
         parts = [Part(kind, said, content, content, digest=string_digest(raw, content))]
+    elif blocks:
+        parts = [_block(text, raw, role, span, own) for span, own in blocks]
     else:
-        parts = [_block(text, raw, role, span) for span in spans.elements(text, content)]
-    rest = [
-        piece
-        for key in sorted(fields)
-        if key not in ("role", "content", MARKER)
-        for piece in (key.encode(), raw[slice(*fields[key])])
-    ]
+        parts = [
+            _block(text, raw, role, span, spans.unique(text, span))
+            for span in spans.elements(text, content)
+        ]
+    rest = others(raw, fields, _OF_MESSAGE) if len(fields) > 2 else []
     return Message(
         role=role,
         parts=tuple(parts),
@@ -290,8 +296,7 @@ def _text_kind(role: str, text: str) -> Kind:
     return Kind.PROSE if role == "assistant" else Kind.SYSTEM
 
 
-def _block(text: bytes, raw: bytes, role: str, span: Span) -> Part:
-    fields = spans.unique(text, span)
+def _block(text: bytes, raw: bytes, role: str, span: Span, fields: dict[str, Span]) -> Part:
     if "type" not in fields:
         raise Unreadable("a content block without type")
     name = text_of(text, fields["type"])

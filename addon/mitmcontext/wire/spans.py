@@ -31,8 +31,12 @@ _ESCAPE: Final = re.compile(
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY: Final = msgspec.json.Decoder()
+_BLOCKS: Final = msgspec.json.Decoder(dict[str, str | list[dict[str, msgspec.Raw]]])
+_TEXT: Final = msgspec.json.Decoder(str)
 
 Member = tuple[str, Span]
+Fields = dict[str, Span]
+"""The values of an object by their keys."""
 
 
 def tolerant[T](body: bytes, read: Callable[[bytes, bytes], T]) -> T:
@@ -75,7 +79,7 @@ def members(text: bytes, span: Span) -> list[Member]:
         raws = _OBJECT.decode(memoryview(text)[span.start : span.end])
     except (msgspec.MsgspecError, RecursionError):
         raise Unreadable("the body is not a JSON object") from None
-    return _walk(text, span, raws) or _walk(text, span, {})
+    return _packed(span, raws) or _walk(text, span, raws) or _walk(text, span, {})
 
 
 def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]:
@@ -84,9 +88,12 @@ def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]
     Raises:
         Unreadable: no object, or a key that matters stands twice, so that readers may differ.
     """
-    found: dict[str, Span] = {}
-    wanted = frozenset(keys)
-    for key, value in members(text, span):
+    listed = members(text, span)
+    found = dict(listed)
+    if len(found) == len(listed):
+        return found
+    found, wanted = {}, frozenset(keys)
+    for key, value in listed:
         if key in found and (not wanted or key in wanted):
             raise Unreadable("a key stands twice")
         found[key] = value
@@ -169,6 +176,14 @@ def value(text: bytes, span: Span) -> object:
         raise Unreadable("the body is not JSON") from None
 
 
+def string(text: bytes, span: Span) -> str | None:
+    """The string at `span`; None where something else stands there."""
+    try:
+        return _TEXT.decode(memoryview(text)[span.start : span.end])
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
 def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
     """The body with each edit's span replaced; every other byte stays as it is.
 
@@ -184,6 +199,58 @@ def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
         at = span.end
     pieces.append(body[at:])
     return b"".join(pieces)
+
+
+def _packed(span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]:
+    """The members of an object without any space, escaped key or repeated one; else an empty list.
+
+    Nothing that is written otherwise is as short: escapes are longer than what they stand for. So
+    where the lengths add up, all is where it must be, and nothing has to be looked at.
+    """
+    found: list[Member] = []
+    at = span.start + 1
+    for name, raw in raws.items():
+        start = at + len(name) + 3
+        end = start + len(raw)
+        found.append((name, Span(start, end)))
+        at = end + 1
+    return found if at == span.end else []
+
+
+def packed_blocks(text: bytes) -> tuple[Fields, list[tuple[Span, Fields]]] | None:
+    """The fields of a message, and its blocks with theirs, all found at once.
+
+    None where one has to go from object to object: where anything is written otherwise than as
+    short as can be (see `_packed`), where the message has not just one list, or more than texts
+    beside it.
+    """
+    try:
+        found = _BLOCKS.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    fields: Fields = {}
+    blocks: list[tuple[Span, Fields]] = []
+    at = 1
+    for name, value in found.items():
+        start = at + len(name) + 3
+        if isinstance(value, str):
+            at = start + len(value) + 2
+        elif blocks or not 0 < len(value) <= MOST or not all(value):
+            return None
+        else:
+            at = start + 1
+            for block in value:
+                first, own = at, {}
+                at += 1
+                for key, raw in block.items():
+                    begin = at + len(key) + 3
+                    own[key] = Span(begin, begin + len(raw))
+                    at = begin + len(raw) + 1
+                blocks.append((Span(first, at), own))
+                at += 1
+        fields[name] = Span(start, at)
+        at += 1
+    return (fields, blocks) if at == len(text) else None
 
 
 def _walk(text: bytes, span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]:
