@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
+
+# Started in the background of a script, we would hand an ignored Ctrl-C on to what we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: how long a thing may take is said where it matters. Where a change
 # is judged the examples are always the same; whoever runs the tests by hand gets new ones.

@@ -165,6 +165,11 @@ class Provider:
         self.lines: list[websocket.Line] = []
         self._connections: set[asyncio.Task[None]] = set()
 
+    def forget(self) -> None:
+        """Be as new, but for the ports and whoever is connected."""
+        stays = ("tls_port", "plain_port", "_connections")
+        vars(self).update({k: v for k, v in vars(Provider()).items() if k not in stays})
+
     def account(self, key: str) -> Account:
         """What is known of the holder of a key."""
         if key not in self.accounts:

@@ -16,6 +16,7 @@ import pytest
 
 from demo.session import Session, encode
 from loopback import certificates, child, devtools
+from loopback.client import NO_TLS
 from loopback.devtools import free_port
 from loopback.provider import HOSTS, Provider, serving, with_windows
 
@@ -54,12 +55,13 @@ class Mitmweb:
     def stats(self) -> dict[str, Any]:
         """The figures, as whoever uses the proxy gets them."""
         url = "http://context.mitm/stats.json"
-        found: dict[str, Any] = httpx.get(url, proxy=self.proxy.url, trust_env=False).json()
+        answer = httpx.get(url, proxy=self.proxy.url, verify=NO_TLS, trust_env=False)
+        found: dict[str, Any] = answer.json()
         return found
 
     def call(self, command: str, *arguments: str) -> Any:
         """The value of a command, called as mitmweb's own command bar calls it."""
-        with httpx.Client(base_url=self.address, trust_env=False) as web:
+        with httpx.Client(base_url=self.address, verify=NO_TLS, trust_env=False) as web:
             web.headers["Authorization"] = f"Bearer {self.token}"
             # The cookie comes with a page that has a form, or with a WebSocket.
             cookies = {"_mitmproxy_xsrf": "x" * 32}
@@ -77,7 +79,8 @@ class Mitmweb:
     def get(self, path: str) -> httpx.Response:
         """A page or file of mitmweb's, for whoever may see it."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.get(f"{self.address}{path}", headers=headers, trust_env=False)
+        url = f"{self.address}{path}"
+        return httpx.get(url, headers=headers, verify=NO_TLS, trust_env=False)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from tornado.websocket import websocket_connect
 
 from demo.session import Session
 from loopback import child, devtools
+from loopback.client import NO_TLS
 from loopback.summariser import Summariser, fair
 
 LIVE = "document.querySelector('#connection')?.textContent === 'live'"
@@ -143,7 +144,7 @@ def test_without_the_token_every_route_answers_403(
 ) -> None:
     for host in (None, "evil.example"):
         sent = headers | ({"Host": host} if host else {})
-        answer = httpx.get(mitmweb.address + path, headers=sent, trust_env=False)
+        answer = httpx.get(mitmweb.address + path, headers=sent, verify=NO_TLS, trust_env=False)
         assert answer.status_code == 403
         assert "claude" not in answer.text
         assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -151,8 +152,8 @@ def test_without_the_token_every_route_answers_403(
 
 @pytest.mark.parametrize("path", ["/", *ROUTES])
 def test_nor_does_the_proxy_itself_open_a_way_in(mitmweb: Mitmweb, path: str) -> None:
-    proxy = mitmweb.proxy.url
-    answer = httpx.get(mitmweb.address + path, proxy=proxy, trust_env=False)
+    url, proxy = mitmweb.address + path, mitmweb.proxy.url
+    answer = httpx.get(url, proxy=proxy, verify=NO_TLS, trust_env=False)
     assert answer.status_code == 403
 
 
@@ -171,10 +172,12 @@ async def test_the_websocket_opens_for_its_own_page_alone(mitmweb: Mitmweb) -> N
 def test_a_page_of_another_site_gets_nothing(mitmweb: Mitmweb) -> None:
     headers = {"Authorization": f"Bearer {mitmweb.token}", "Sec-Fetch-Site": "cross-site"}
     for path in ROUTES[:-1]:
-        answer = httpx.get(mitmweb.address + path, headers=headers, trust_env=False)
+        url = mitmweb.address + path
+        answer = httpx.get(url, headers=headers, verify=NO_TLS, trust_env=False)
         assert answer.status_code == 403
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        answer = httpx.request(method, mitmweb.address + "/context", headers=headers)
+        url = mitmweb.address + "/context"
+        answer = httpx.request(method, url, headers=headers, verify=NO_TLS, trust_env=False)
         assert answer.status_code in (403, 405)
 
 

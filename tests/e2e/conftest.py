@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from loopback import certificates, child
 from loopback.certificates import Certificates
 from loopback.child import Child
-from loopback.client import Connection
+from loopback.client import NO_TLS, Connection
 from loopback.provider import HOSTS, Provider, serving
 
 StartProxy = Callable[..., Child]
@@ -35,11 +35,49 @@ def first_confdir(tmp_path_factory: pytest.TempPathFactory, leaf: Certificates) 
     return confdir
 
 
-@pytest.fixture
-def provider(leaf: Certificates) -> Iterator[Provider]:
-    """A strict provider; its models, behaviour and replies may be changed by the test."""
+@pytest.fixture(scope="session")
+def running_provider(leaf: Certificates) -> Iterator[Provider]:
+    """One server for all tests; they get it as `provider`."""
     with serving(Provider(), leaf) as running:
         yield running
+
+
+@pytest.fixture
+def provider(running_provider: Provider) -> Provider:
+    """A strict provider as if new; its models, behaviour and replies may be changed by the test."""
+    running_provider.forget()
+    return running_provider
+
+
+class Starter:
+    """Starts mitmdumps that find the provider, and ends them."""
+
+    def __init__(self, provider: Provider, authority: Path, first_confdir: Path, folder: Path):
+        self._hosts = dict.fromkeys(HOSTS, provider.tls_port)
+        self._authority = authority
+        self._first_confdir = first_confdir
+        self._folder = folder
+        self._number = 0
+        self.children = contextlib.ExitStack()
+
+    def start(self, *options: str, addon: Path | None = child.ADDON, **named: Any) -> Child:
+        """One with these options, its own confdir and its own cache."""
+        self._number += 1
+        confdir = self._folder / f"proxy-{self._number}"
+        shutil.copytree(self._first_confdir, confdir)
+        cache = {"CONTEXT_CACHE_DIR": str(self._folder / f"cache-{self._number}")}
+        cache |= named.pop("environment", {})
+        started = child.start(
+            self._hosts,
+            confdir,
+            provider_authority=self._authority,
+            addon=addon,
+            options=options,
+            environment=cache,
+            **named,
+        )
+        self.children.callback(started.stop)
+        return started
 
 
 @pytest.fixture
@@ -47,30 +85,46 @@ def start_proxy(
     provider: Provider, leaf: Certificates, first_confdir: Path, tmp_path: Path
 ) -> Iterator[StartProxy]:
     """A function that starts a mitmdump: options as `name=value`, `addon=None` for a bare one."""
-    with contextlib.ExitStack() as children:
-        number = 0
+    starter = Starter(provider, leaf.authority, first_confdir, tmp_path)
+    with starter.children:
+        yield starter.start
 
-        def start(*options: str, addon: Path | None = child.ADDON, **named: Any) -> Child:
-            nonlocal number
-            number += 1
-            confdir = tmp_path / f"proxy-{number}"
-            shutil.copytree(first_confdir, confdir)
-            hosts = dict.fromkeys(HOSTS, provider.tls_port)
-            cache = {"CONTEXT_CACHE_DIR": str(tmp_path / f"cache-{number}")}
-            cache |= named.pop("environment", {})
-            started = child.start(
-                hosts,
-                confdir,
-                provider_authority=leaf.authority,
-                addon=addon,
-                options=options,
-                environment=cache,
-                **named,
-            )
-            children.callback(started.stop)
-            return started
 
-        yield start
+@pytest.fixture(scope="module")
+def shared_proxies(
+    running_provider: Provider,
+    leaf: Certificates,
+    first_confdir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[StartProxy]:
+    """What `share_proxy` hands out, for as long as one module's tests run."""
+    folder = tmp_path_factory.mktemp("shared")
+    starter = Starter(running_provider, leaf.authority, first_confdir, folder)
+    running: dict[tuple[Any, ...], Child] = {}
+
+    def share(
+        *options: str,
+        addon: Path | None = child.ADDON,
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        wanted = (options, addon, *sorted((environment or {}).items()))
+        if wanted not in running or running[wanted].process.poll() is not None:
+            more = {"environment": environment} if environment else {}
+            running[wanted] = starter.start(*options, addon=addon, **more)
+        return running[wanted]
+
+    with starter.children:
+        yield share
+
+
+@pytest.fixture
+def share_proxy(provider: Provider, shared_proxies: StartProxy) -> StartProxy:
+    """As `start_proxy`, but tests of a module that ask for the same get the same.
+
+    A start costs more than a second of computing. This is for tests that use keys of their own and
+    look at differences of figures, so that it does not matter to them what came before.
+    """
+    return shared_proxies
 
 
 @pytest.fixture
@@ -104,7 +158,8 @@ def stats() -> Stats:
     """A function that fetches the addon's counts, as a person would: through the proxy."""
 
     def fetch(proxy: Child) -> dict[str, Any]:
-        answer = httpx.get("http://context.mitm/stats.json", proxy=proxy.url, trust_env=False)
+        url = "http://context.mitm/stats.json"
+        answer = httpx.get(url, proxy=proxy.url, verify=NO_TLS, trust_env=False)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found

@@ -57,12 +57,12 @@ def test_streams_keep_their_bytes_and_pauses(
     model: str,
     coding: str,
     provider: Provider,
-    start_proxy: Callable[..., Child],
+    share_proxy: Callable[..., Child],
     connect: Callable[..., Connection],
 ) -> None:
     provider.default = REPLY
     provider.behaviour = Behaviour(encoding=coding, gap=GAP)
-    connection = connect(start_proxy(), host)
+    connection = connect(share_proxy(), host)
     late = GAP
     # A busy machine is late now and then; what is held back is late every time.
     for _ in range(3):
@@ -82,11 +82,11 @@ def test_streams_keep_their_bytes_and_pauses(
 def test_streams_cut_anywhere_keep_their_bytes(
     split: int,
     provider: Provider,
-    start_proxy: Callable[..., Child],
+    share_proxy: Callable[..., Child],
     connect: Callable[..., Connection],
 ) -> None:
     provider.default = REPLY
-    proxy = start_proxy()
+    proxy = share_proxy()
     for coding in ("", "gzip", "br", "zstd"):
         provider.behaviour = Behaviour(encoding=coding, split=split)
         response = ask(connect(proxy), "/v1/messages", "claude-sonnet-4-5", stream=True)
@@ -94,10 +94,10 @@ def test_streams_cut_anywhere_keep_their_bytes(
 
 
 def test_plain_answers_keep_their_bytes(
-    provider: Provider, start_proxy: Callable[..., Child], connect: Callable[..., Connection]
+    provider: Provider, share_proxy: Callable[..., Child], connect: Callable[..., Connection]
 ) -> None:
     provider.default = REPLY
-    proxy = start_proxy()
+    proxy = share_proxy()
     for behaviour in (
         Behaviour(),
         Behaviour(chunked=True),
@@ -114,13 +114,13 @@ def test_plain_answers_keep_their_bytes(
 def test_errors_keep_their_bytes(
     status: int,
     provider: Provider,
-    start_proxy: Callable[..., Child],
+    share_proxy: Callable[..., Child],
     connect: Callable[..., Connection],
 ) -> None:
     error = {"type": "error", "error": {"type": "odd_error", "message": "prompt is  too odd"}}
     provider.default = Reply(status=status, error=error)
 
-    response = ask(connect(start_proxy()), "/v1/messages", "claude-sonnet-4-5", stream=True)
+    response = ask(connect(share_proxy()), "/v1/messages", "claude-sonnet-4-5", stream=True)
 
     assert response.status == status
     assert response.body == provider.records[-1].answer

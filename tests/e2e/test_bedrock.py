@@ -177,11 +177,11 @@ def test_a_signed_body_goes_out_byte_for_byte_and_its_figures_are_counted(
 
 
 def test_a_signed_body_that_was_changed_would_be_refused(
-    provider: Provider, start_proxy: StartProxy, connect: Connect
+    provider: Provider, share_proxy: StartProxy, connect: Connect
 ) -> None:
     body = encode({"messages": [{"role": "user", "content": [{"text": "hi"}]}]})
     headers = (("authorization", signed(body + b" ")), ("content-type", "application/json"))
-    answer = connect(start_proxy(), BEDROCK).post(f"/model/{MODEL}/converse", headers, body)
+    answer = connect(share_proxy(), BEDROCK).post(f"/model/{MODEL}/converse", headers, body)
     assert answer.status == 403
     assert b"signature we calculated does not match" in answer.body
 
@@ -207,11 +207,11 @@ def test_other_vendors_bodies_pass(
 
 
 def test_streams_keep_their_bytes(
-    provider: Provider, start_proxy: StartProxy, connect: Connect
+    provider: Provider, share_proxy: StartProxy, connect: Connect
 ) -> None:
     calls = (Call("look", {"at": "it"}),)
     provider.default = Reply("word by word", calls, thinking="let me see", pieces=4)
-    connection = connect(start_proxy(), BEDROCK)
+    connection = connect(share_proxy(), BEDROCK)
     said: Json = {"role": "user", "content": [{"text": "hi"}]}
     plain: Json = {"role": "user", "content": "hi"}
     version = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 64}

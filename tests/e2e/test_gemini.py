@@ -207,12 +207,12 @@ def test_streams_keep_their_bytes_and_pauses(
     kind: str,
     coding: str,
     provider: Provider,
-    start_proxy: StartProxy,
+    share_proxy: StartProxy,
     connect: Connect,
 ) -> None:
     provider.default = REPLY
     provider.behaviour = Behaviour(encoding=coding, gap=GAP)
-    connection = connect(start_proxy(), STUDIO)
+    connection = connect(share_proxy(), STUDIO)
     sent = encode(body)
     late = GAP
     # A busy machine is late now and then; what is held back is late every time.

@@ -352,13 +352,13 @@ def test_a_refused_shape_goes_out_once_more(
 
 @pytest.mark.parametrize("split", [0, 1, 7])
 def test_streams_keep_their_bytes(
-    split: int, provider: Provider, start_proxy: StartProxy, connect: Connect
+    split: int, provider: Provider, share_proxy: StartProxy, connect: Connect
 ) -> None:
     calls = (Call("look", {"at": "it"}),)
     provider.default = Reply("word by word", calls, thinking="let me see", pieces=4)
     provider.behaviour = Behaviour(split=split, gap=0.01)
     host, path = OPENAI
-    connection = connect(start_proxy(), host)
+    connection = connect(share_proxy(), host)
     body = {"model": "gpt-5.1", "input": "hi", "stream": True}
 
     answer = connection.post(path, HEADERS, encode(body))

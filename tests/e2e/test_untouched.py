@@ -65,21 +65,19 @@ def same(one: Wire, other: Wire) -> bool:
 
 @pytest.fixture
 def both(
-    provider: Provider, start_proxy: StartProxy, connect: Connect
+    provider: Provider, share_proxy: StartProxy, connect: Connect
 ) -> Callable[..., tuple[Wire, Wire]]:
     """A function that sends one request through a bare proxy and through one with the addon."""
-    bare = start_proxy(addon=None)
-    proxies: dict[tuple[str, ...], Child] = {}
+    bare = share_proxy(addon=None)
     lines: dict[tuple[int, str], Connection] = {}
 
     def send(
         path: str, body: bytes, *options: str, extra: tuple[tuple[str, str], ...] = (), **named: Any
     ) -> tuple[Wire, Wire]:
-        if options not in proxies:
-            proxies[options] = start_proxy(*options)
+        ours = share_proxy(*options)
         host = HOSTS[1] if path == CHAT else HOSTS[0]
         headers = (*ODD_HEADERS, ("Authorization", "Bearer a-key"), *extra)
-        for proxy in (bare, proxies[options]):
+        for proxy in (bare, ours):
             place = proxy.port, host
             line = lines.pop(place, None) or connect(proxy, host)
             if line.post(path, headers, body, **named).header("connection").lower() != "close":

@@ -12,6 +12,7 @@ import pytest
 
 from loopback.answers import Call, Reply
 from loopback.caching import PromptCache
+from loopback.client import NO_TLS
 from loopback.codings import CODINGS, decode, encode, encoder
 from loopback.counting import Model, count
 from loopback.provider import Behaviour, Provider, serving
@@ -31,7 +32,7 @@ def ask(provider: Provider, body: Any, **named: Any) -> httpx.Response:
     headers = {"x-api-key": "k", **named.pop("headers", {})}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     url = f"http://127.0.0.1:{provider.plain_port}{path}"
-    return httpx.post(url, content=content, headers=headers, trust_env=False)
+    return httpx.post(url, content=content, headers=headers, verify=NO_TLS, trust_env=False)
 
 
 def request(**others: Any) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def test_a_client_leaves_nothing_behind_that_runs(tmp_path: Path) -> None:
     assert stage.call_within(command, 20, cwd=tmp_path, stdout=subprocess.DEVNULL) == 0
     pid = started.read_text().strip()
     shown = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, check=False)
-    assert shown.stdout.strip() in (b"", b"Z")
+    # Gone, or waiting for the system to clear it away; a busy machine gives it a second letter.
+    assert shown.stdout.strip()[:1] in (b"", b"Z")
 
 
 def test_tools_are_found_in_every_api_and_not_in_a_history() -> None:
