@@ -236,3 +236,10 @@ def _response(answer: httpx.Response, content: bytes) -> http.Response:
         timestamp_start=now,
         timestamp_end=now,
     )
+
+
+def commit(request: http.Request, raw: bytes) -> None:
+    """The only change to a request: its body, and its length where it states one."""
+    request.raw_content = raw
+    if "content-length" in request.headers:
+        request.headers["content-length"] = str(len(raw))

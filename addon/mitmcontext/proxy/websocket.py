@@ -20,11 +20,11 @@ from mitmproxy import ctx, http
 from mitmproxy.proxy.layers.websocket import Fragmentizer
 from mitmproxy.websocket import WebSocketMessage
 
-from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.job import Job, Result
-from mitmcontext.proxy.work import Worker
-from mitmcontext.settings import Settings
-from mitmcontext.values import Action, Outcome, Standing, TooLong, Unreadable, Usage
+from mitmcontext.proxy.marks import Marks
+from mitmcontext.proxy.state import State
+from mitmcontext.values import Action, Outcome, Standing, TooLong, Unreadable
 from mitmcontext.wire import responses_socket
 from mitmcontext.wire.api import Api
 from mitmcontext.wire.openai_responses import RESPONSES
@@ -70,23 +70,6 @@ class Line:
 Lines = LRUCache[str, Line]
 
 
-@dataclass(frozen=True, slots=True)
-class Lent:
-    """What the addon lends: what each turn shares with a request."""
-
-    worker: Callable[[], Worker]
-    settings: Callable[[], Settings]
-    job: Callable[[http.HTTPFlow, Api, str, bytes], Job]
-    figures: Callable[[http.HTTPFlow], Figures]
-    conclude: Callable[[http.HTTPFlow, Result], None]
-    show: Callable[[http.HTTPFlow, Outcome], None]
-    mark: Callable[[http.HTTPFlow, Outcome], None]
-    learn: Callable[[http.HTTPFlow, Usage], None]
-    later: Callable[[Coroutine[Any, Any, None]], None]
-    passes: Callable[[http.HTTPFlow], Coroutine[Any, Any, bool]]
-    pending: Callable[[], dict[str, Result]]
-
-
 def is_upgrade(flow: http.HTTPFlow) -> bool:
     """Whether a request asks for a WebSocket to Responses."""
     request = flow.request
@@ -105,21 +88,42 @@ def refusal() -> http.Response:
 
 
 class Sockets:
-    """The turns on all connections. Everything that is kept of them is in `lines`."""
+    """The turns on all connections, each of which shares its way with a request.
 
-    def __init__(self, lent: Lent, lines: Lines) -> None:
-        self._lent = lent
+    Args:
+        state: what the hooks share.
+        marks: says what became of a turn.
+        aftermath: takes note of it.
+        job_of: what of a flow goes into the pipeline, with another path and body.
+        passes: whether a flow is none to look at.
+        lines: everything that is kept of the connections.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        marks: Marks,
+        aftermath: Aftermath,
+        job_of: Callable[[http.HTTPFlow, Api, str, bytes], Job],
+        passes: Callable[[http.HTTPFlow], Coroutine[Any, Any, bool]],
+        lines: Lines,
+    ) -> None:
+        self._state = state
+        self._marks = marks
+        self._aftermath = aftermath
+        self._job_of = job_of
+        self._passes = passes
         self._lines = lines
 
     def opened(self, flow: http.HTTPFlow) -> None:
         """Answer an upgrade where turns are to come by POST."""
-        settings = self._lent.settings()
+        settings = self._state.settings
         if settings.context_websocket == "fallback" and settings.context_mode == "condense":
             reason = "a WebSocket, sent back to come by POST (context_websocket is fallback)"
-            self._lent.show(flow, Outcome(Action.LEFT_ALONE, reason, api=RESPONSES.name))
+            self._marks.show(flow, Outcome(Action.LEFT_ALONE, reason, api=RESPONSES.name))
             flow.response = refusal()
         else:
-            self._lent.figures(flow).saw()
+            self._state.figures_of(flow).saw()
 
     async def message(self, flow: http.HTTPFlow) -> None:
         """Follow a message, and put another one in its place where a step is due.
@@ -143,11 +147,11 @@ class Sockets:
             message.content, message.dropped = came, False
             mirror = (self._lines.get(flow.id) or Line()).mirror
             self._lines[flow.id] = Line(responses_socket.lost(mirror, opened=message.from_client))
-            self._lent.pending().pop(flow.id, None)
-            self._lent.figures(flow).failed(type(error).__name__)
+            self._state.pending.pop(flow.id, None)
+            self._state.figures_of(flow).failed(type(error).__name__)
             if message.from_client:
                 reason = type(error).__name__
-                self._lent.show(flow, Outcome(Action.FAILED_OPEN, reason, api=RESPONSES.name))
+                self._marks.show(flow, Outcome(Action.FAILED_OPEN, reason, api=RESPONSES.name))
 
     def closed(self, flow: http.HTTPFlow) -> None:
         """Nothing more comes on this connection."""
@@ -160,9 +164,9 @@ class Sockets:
         if message.injected and message.content == line.injected:
             self._keep(flow, replace(line, injected=None))
             return
-        if await self._lent.passes(flow):
+        if await self._passes(flow):
             self._lines.pop(flow.id, None)
-            self._lent.figures(flow).saw()
+            self._state.figures_of(flow).saw()
             return
         try:
             frame = await self._frame(message)
@@ -179,7 +183,7 @@ class Sockets:
             raise Unreadable("a frame that is not text")
         if message.injected:
             raise Unreadable("a frame that was injected by hand")
-        if len(content) > self._lent.settings().context_max_body:
+        if len(content) > self._state.settings.context_max_body:
             raise Unreadable("larger than context_max_body")
         if len(content) <= _INLINE:
             return responses_socket.frame_of(content)
@@ -188,7 +192,7 @@ class Sockets:
     async def _turn(
         self, flow: http.HTTPFlow, message: WebSocketMessage, line: Line, frame: Frame
     ) -> None:
-        settings = self._lent.settings()
+        settings = self._state.settings
         mirror, doubt = responses_socket.asked(line.mirror, frame)
         items = mirror.coming
         if items is None or mirror.size > settings.context_max_body:
@@ -199,7 +203,7 @@ class Sockets:
         if not items:
             self._pass(flow, line, "nothing to look at yet: the client warms the provider up")
             return
-        worker = self._lent.worker()
+        worker = self._state.at_work()
         try:
             ready = await worker.look(self._job(flow, frame.whole(items)), settings)
         except Unreadable as why:
@@ -213,27 +217,27 @@ class Sockets:
         if replaced:
             line = replace(line, going=_mark_of(result), original=message.content)
         self._keep(flow, line)
-        self._lent.pending()[flow.id] = result
+        self._state.pending[flow.id] = result
         if replaced and result.raw is not None:
             message.content = _sendable(result.raw)
         try:
-            self._lent.conclude(flow, result)
+            self._aftermath.conclude(flow, result)
         except Exception as error:  # noqa: BLE001 - the frame is right; only showing it failed
-            self._lent.figures(flow).failed(type(error).__name__)
+            self._state.figures_of(flow).failed(type(error).__name__)
 
     def _job(self, flow: http.HTTPFlow, whole: bytes) -> Job:
-        job = self._lent.job(flow, RESPONSES, flow.request.path.partition("?")[0], whole)
+        job = self._job_of(flow, RESPONSES, flow.request.path.partition("?")[0], whole)
         headers = {name: value for name, value in job.headers.items() if name != _OF_ONE_TURN}
         observed = job.observed
-        if self._lent.settings().context_websocket != "condense":
+        if self._state.settings.context_websocket != "condense":
             observed = observed or "a WebSocket (context_websocket is observe)"
         return replace(job, headers=headers, observed=observed)
 
     def _pass(self, flow: http.HTTPFlow, line: Line, reason: str) -> None:
         """Nothing is done with this turn, and it is known what it stands for."""
-        self._lent.pending().pop(flow.id, None)
+        self._state.pending.pop(flow.id, None)
         self._keep(flow, line)
-        self._lent.show(flow, Outcome(Action.LEFT_ALONE, reason, api=RESPONSES.name))
+        self._marks.show(flow, Outcome(Action.LEFT_ALONE, reason, api=RESPONSES.name))
 
     def _give_up(self, flow: http.HTTPFlow, line: Line, reason: str, opened: int = 1) -> None:
         """Nothing is known of the conversation until a frame brings its full input."""
@@ -272,14 +276,14 @@ class Sockets:
 
     def _completed(self, flow: http.HTTPFlow, line: Line, event: Event, *, known: bool) -> None:
         """Learn from what the provider reports; what it took is as good as confirmed."""
-        result = self._lent.pending().get(flow.id)
+        result = self._state.pending.get(flow.id)
         if result is None or not known:
             return
         usage = responses_socket.usage_of_whole(event)
         if usage is not None and not line.blamed:
-            self._lent.learn(flow, usage)
-        worker = self._lent.worker()
-        self._lent.later(worker.retract(result) if line.blamed else worker.confirm(result))
+            self._aftermath.learn(flow, usage)
+        worker = self._state.at_work()
+        self._state.later(worker.retract(result) if line.blamed else worker.confirm(result))
 
     async def _again(
         self, flow: http.HTTPFlow, message: WebSocketMessage, line: Line, event: Event
@@ -289,7 +293,7 @@ class Sockets:
         Only where the client has not yet heard of this response, so that it sees just the answer
         to the second one.
         """
-        result = self._lent.pending().get(flow.id)
+        result = self._state.pending.get(flow.id)
         if result is None or line.mirror.coming is None or line.again:
             return False
         too_long = RESPONSES.refuses_length(200, message.content)
@@ -298,10 +302,10 @@ class Sockets:
         refused = RESPONSES.refuses_shape(responses_socket.status_of(event), message.content)
         if line.original is None or not refused:
             return False
-        self._lent.figures(flow).refused()
+        self._state.figures_of(flow).refused()
         reason = "the provider refused the rewritten turn; sent again as it came"
         _log.warning("mitmcontext: %s", reason)
-        self._lent.mark(flow, replace(result.outcome, action=Action.FAILED_OPEN, reason=reason))
+        self._marks.mark(flow, replace(result.outcome, action=Action.FAILED_OPEN, reason=reason))
         again = replace(line, going=line.held, original=None, blamed=True)
         self._send_again(flow, message, again, line.original)
         return True
@@ -314,15 +318,15 @@ class Sockets:
         result: Result,
         too_long: TooLong,
     ) -> bool:
-        figures = self._lent.figures(flow)
+        figures = self._state.figures_of(flow)
         figures.refused_length()
-        further = await self._lent.worker().step_further(result, too_long)
+        further = await self._state.at_work().step_further(result, too_long)
         if further is None or further.raw is None or line.mirror.created:
             return False
-        self._lent.pending()[flow.id] = further
-        self._lent.worker().prefix_break(further)
+        self._state.pending[flow.id] = further
+        self._state.at_work().prefix_break(further)
         figures.stepped(further.outcome)
-        self._lent.mark(flow, further.outcome)
+        self._marks.mark(flow, further.outcome)
         again = replace(line, going=_mark_of(further), original=None)
         self._send_again(flow, message, again, further.raw)
         return True
