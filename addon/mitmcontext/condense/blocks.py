@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 
 _LINES: Final = 6
@@ -126,14 +127,13 @@ class Source:
     numbers: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A block of a source with its tokens and what it is worth, by token."""
+class Ranked(NamedTuple):
+    """A block of a source with its tokens and what it is worth, by token: sorts by worth."""
 
+    worth: float
     source: int
     index: int
     tokens: float
-    worth: float
 
 
 def ranked(
@@ -153,24 +153,26 @@ def ranked(
         results: how many there are in all.
     """
     seen, known = set(standing), frozenset(mentioned)
-    novel: dict[tuple[int, int], float] = {}
-    held: dict[tuple[int, int], frozenset[str]] = {}
+    # By source and block: the share of its lines that stand nowhere else, and what it names.
+    novel: list[list[float]] = [[] for _ in sources]
+    held: list[list[frozenset[str]]] = [[] for _ in sources]
     # The newest copy of a line carries it; what stands later too is not novel.
     for at in range(len(sources) - 1, -1, -1):
         text = sources[at].text
         own: list[str] = []
-        for index, (start, end) in enumerate(cuts[at]):
+        for start, end in cuts[at]:
             piece = text[start:end]
             lines = bare_lines(piece)
             fresh = [line for line in lines if line not in seen]
-            novel[at, index] = len(fresh) / len(lines) if lines else 0.0
-            held[at, index] = known.intersection(_WORD.findall(piece))
+            novel[at].append(len(fresh) / len(lines) if lines else 0.0)
+            held[at].append(known.intersection(_WORD.findall(piece)))
             own += fresh
         seen.update(own)
-    spread = Counter(word for block in held.values() for word in block)
-    rarity = {word: math.log(1 + len(held) / count) for word, count in spread.items()}
+    spread = Counter(chain.from_iterable(chain.from_iterable(held)))
+    blocks = sum(map(len, cuts))
     fresh_of = {
-        word: rarity[word] * math.exp((mentioned[word] - results) / _FADING) for word in spread
+        word: math.log(1 + blocks / count) * math.exp((mentioned[word] - results) / _FADING)
+        for word, count in spread.items()
     }
     found = []
     for at, source in enumerate(sources):
@@ -182,17 +184,19 @@ def ranked(
             * small
             / max(30.0, source.tokens) ** 0.25
         )
+        first = _FIRST
         for index, (start, end) in enumerate(cuts[at]):
             named = sum(
-                fresh_of[word] for word in held[at, index] if mentioned[word] > source.number
+                [fresh_of[word] for word in held[at][index] if mentioned[word] > source.number]
             )
             tokens = (end - start) * rate
             worth = (
                 of_result
                 * (_UNNAMED + math.log1p(named) ** 1.5)
-                * (_NOT_NOVEL + (1 - _NOT_NOVEL) * novel[at, index])
-                * (_FIRST if index == 0 else 1.0)
+                * (_NOT_NOVEL + (1 - _NOT_NOVEL) * novel[at][index])
+                * first
                 / max(8.0, tokens) ** 0.7
             )
-            found.append(Ranked(at, index, tokens, worth))
-    return sorted(found, key=lambda one: (one.worth, one.source, one.index))
+            found.append(Ranked(worth, at, index, tokens))
+            first = 1.0
+    return sorted(found)

@@ -29,8 +29,12 @@ _LATER: Final = " [... said again later]"
 # Names that a later turn may ask for: paths, dotted and snake_case names, CamelCase, hex digests.
 # Words are taken first, without backtracking, since tool results may hold a megabyte of one letter.
 _WORD: Final = re.compile(r"[\w~./-]++")
-# The same, "" for a word of small letters, not all of them hexadecimal: most words, and no names.
-_TELLING_WORD: Final = re.compile(r"[a-f]*+[g-z][a-z]*+(?![\w~./-])|([\w~./-]++)")
+# The same of ASCII, where what is in no word becomes a space: several times as fast.
+_WORDS: Final = bytes(
+    byte if byte < 0x80 and (chr(byte).isalnum() or chr(byte) in "_~./-") else 0x20
+    for byte in range(256)
+)
+_NO_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _NAME: Final = re.compile(
     r"[\w~.-]*+/[\w./~-]*+|[^\W_]++(?:[._]++[^\W_]++)++|[A-Z][a-z0-9]++(?:[A-Z][a-z0-9]*+)++"
     r"|[0-9a-f]{7,40}"
@@ -325,13 +329,17 @@ def decoded(part: Part) -> str:
 
 def names_in(text: str) -> Iterator[str]:
     """The names in a text, the most frequent first; of those alike, what stands first."""
-    counts: dict[str, int] = {}
-    # Each word is looked at once, and only as far down as somebody asks: most are no names.
-    for word, count in Counter(_TELLING_WORD.findall(text[:_SEARCHED])).items():
-        bare = word.strip(".-")
-        counts[bare] = counts.get(bare, 0) + count
+    counts = Counter(_words(text))
     words = sorted(counts, key=counts.__getitem__, reverse=True)
-    return islice(filter(_is_name, words), _NAMES)
+    # Looked at only as far down as somebody asks. Most words are no names by their letters alone.
+    return islice(
+        (
+            word
+            for word in words
+            if not (word.isalpha() and word.islower() and word.strip("abcdef")) and _is_name(word)
+        ),
+        _NAMES,
+    )
 
 
 def _is_name(word: str) -> bool:
@@ -344,7 +352,17 @@ def _is_name(word: str) -> bool:
 
 def words_in(text: str) -> set[str]:
     """All that might be one of `names_in`."""
-    return {word.strip(".-") for word in set(_WORD.findall(text[:_SEARCHED]))}
+    return set(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    """The words that a text begins with, as `_WORD` finds them, without signs at their ends."""
+    text = text[:_SEARCHED]
+    if any(map(str.isalnum, "".join(_NO_ASCII.findall(text)))):
+        found = _WORD.findall(text)
+    else:
+        found = text.encode("utf-8", "replace").translate(_WORDS).decode("ascii").split()
+    return [word.strip(".-") for word in found]
 
 
 def index(names: Iterable[str], size: int) -> str:
