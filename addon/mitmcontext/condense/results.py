@@ -69,6 +69,9 @@ class OldResults:
         self._mentioned: dict[str, int] = {}
         self._order = self._ranking()
         self._next = 0
+        # Which words are names, and which names the conversation has already.
+        self._names: dict[str, bool] = {}
+        self._named: dict[str, bool] = {}
         # What stubs and quotations say; what a change makes wrong is thrown away.
         self._stubs: dict[int, str] = {}
         self._quotations: dict[int, str] = {}
@@ -189,13 +192,16 @@ class OldResults:
         if size < _LEAST_INDEX:
             return ""
         here = texts.words_in("".join(pieces[1]))
-        names = (n for n in texts.names_in(gone) if n not in here and not self._is_named(n))
+        found = texts.names_in(gone, self._names)
+        names = (n for n in found if n not in here and not self._is_named(n))
         return texts.index(names, size)
 
     def _is_named(self, name: str) -> bool:
         """Whether the conversation has all the words of a name already."""
-        held = words(name)
-        return bool(held) and held <= self._mentioned.keys()
+        if name not in self._named:
+            held = words(name)
+            self._named[name] = bool(held) and held <= self._mentioned.keys()
+        return self._named[name]
 
 
 def _share(message: Message, part: int, tokens: float) -> float:

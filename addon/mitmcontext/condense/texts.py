@@ -243,8 +243,7 @@ def _note(
             yield f"- The assistant called {_call(part, saying.call, newer)}"
         case Kind.RESULT if part.text.strip():
             said = result()
-            short = f"  Result{_beside(part)}: {_clip(part.text, _RESULT)}"
-            yield short if said is None else said
+            yield quoted_briefly(part, "") if said is None else said
         case Kind.RESULT if part.images:
             yield f"  Result: {with_images(part)}"
         case Kind.IMAGE:
@@ -327,27 +326,33 @@ def decoded(part: Part) -> str:
     return part.text.replace("\\n", "\n").replace('\\"', '"').replace("\\t", "\t")
 
 
-def names_in(text: str) -> Iterator[str]:
-    """The names in a text, the most frequent first; of those alike, what stands first."""
+def names_in(text: str, known: dict[str, bool] | None = None) -> Iterator[str]:
+    """The names in a text, the most frequent first; of those alike, what stands first.
+
+    Args:
+        text: of which only the beginning is searched.
+        known: which words are names, as far as it was asked before; is added to.
+    """
     counts = Counter(_words(text))
     words = sorted(counts, key=counts.__getitem__, reverse=True)
-    # Looked at only as far down as somebody asks. Most words are no names by their letters alone.
-    return islice(
-        (
-            word
-            for word in words
-            if not (word.isalpha() and word.islower() and word.strip("abcdef")) and _is_name(word)
-        ),
-        _NAMES,
-    )
+    # Looked at only as far down as somebody asks.
+    return islice(_names(words, {} if known is None else known), _NAMES)
+
+
+def _names(words: Iterable[str], known: dict[str, bool]) -> Iterator[str]:
+    for word in words:
+        named = known.get(word)
+        if named is None:
+            named = known[word] = _is_name(word)
+        if named:
+            yield word
 
 
 def _is_name(word: str) -> bool:
-    return (
-        len(word) in _NAME_LENGTH
-        and _NAME.fullmatch(word) is not None
-        and not _FIGURE.fullmatch(word)
-    )
+    # Most words are none by their letters alone: small ones, not all of them hexadecimal.
+    if len(word) not in _NAME_LENGTH or (word.isalpha() and word.islower() and word.strip("abcdef")):
+        return False
+    return _NAME.fullmatch(word) is not None and not _FIGURE.fullmatch(word)
 
 
 def words_in(text: str) -> set[str]:
