@@ -73,6 +73,13 @@ _COUNT: Final = "/v1/messages/count_tokens"
 _VERTEX_COUNT: Final = "/models/count-tokens:rawPredict"
 # Claude Code's billing line with a digest over the body that the client made (`cch=`).
 _ATTESTATION: Final = re.compile(rb'"x-anthropic-billing-header:[^"]*\bcch=')
+# The usual types of blocks, as JSON; any other is decoded.
+_TYPES: Final = {
+    b'"text"': "text",
+    b'"tool_use"': "tool_use",
+    b'"tool_result"': "tool_result",
+    b'"thinking"': "thinking",
+}
 _LISTED: Final = b'"content":['
 _NEAR: Final = 64
 _OF_MESSAGE: Final = frozenset({"role", "content", MARKER})
@@ -299,10 +306,10 @@ def _text_kind(role: str, text: str) -> Kind:
 def _block(text: bytes, raw: bytes, role: str, span: Span, fields: dict[str, Span]) -> Part:
     if "type" not in fields:
         raise Unreadable("a content block without type")
-    name = text_of(text, fields["type"])
+    name = _TYPES.get(text[slice(*fields["type"])]) or text_of(text, fields["type"])
     digest = block_digest(text, raw, fields)
     marked = MARKER in fields
-    if name == "text" and set(fields) - {MARKER} == {"type", "text"}:
+    if name == "text" and "text" in fields and len(fields) == 2 + marked:
         said = text_of(text, fields["text"])
         return Part(
             _text_kind(role, said), said, span, fields["text"], digest=digest, marked=marked
