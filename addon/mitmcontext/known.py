@@ -144,13 +144,15 @@ class Known:
 
         `counted` are those of the first messages, where somebody has them at hand.
         """
-        rest, new = [], 0
+        rest, new, count = [], 0, self._counting(family.encoding)
         for at, fact in enumerate(facts[len(counted) :], len(counted)):
             # Meanwhile it may have been counted, as a part of what was sent or by another request.
             tokens = fact.tokens if fact.tokens is not None else self.tokens_of(fact.key)
             if tokens is None:
                 new += 1
-                tokens = self._count(api, family, request.raw(at), fact)
+                message = self._read.get(fact.key) or message_of(api, request.raw(at))
+                tokens = message_tokens(message, family, count)
+                self._keep(fact, tokens)
             rest.append(tokens)
         self._counted += new
         self._recalled += len(facts) - new
@@ -203,7 +205,7 @@ class Known:
 
     def weigh(self, family: Family, message: Message) -> int:
         """The estimated tokens of a message that was never sent as it is."""
-        return message_tokens(message, family, partial(self._tokens, family.encoding))
+        return message_tokens(message, family, self._counting(family.encoding))
 
     def adopt(self, facts: list[Fact], counts: Mapping[bytes, int], size: int) -> None:
         """Take over counts that were made earlier, by the first `size` bytes of their keys."""
@@ -230,21 +232,22 @@ class Known:
         self._store.clear()
         self._read.clear()
 
-    def _tokens(self, encoding: str, text: str) -> int:
-        """The tokens of a text, as it was counted before or anew."""
-        if len(text) < _LOOKED_UP:
-            return self._counter(encoding)(text)
-        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() + encoding.encode()
-        kept = self._store.get(key)
-        if kept is None:
-            kept = self._counter(encoding)(text).to_bytes(8, "big")
-            self._store[key] = kept
-        return int.from_bytes(kept, "big")
+    def _counting(self, encoding: str) -> Count:
+        """Counts texts; a long one that was counted before is not counted again."""
+        # The vocabulary is loaded when there is something to be counted.
+        counter, store, name = self._counter, self._store, encoding.encode()
 
-    def _count(self, api: Api, family: Family, raw: bytes, fact: Fact) -> int:
-        tokens = self.weigh(family, self._read.get(fact.key) or message_of(api, raw))
-        self._keep(fact, tokens)
-        return tokens
+        def count(text: str) -> int:
+            if len(text) < _LOOKED_UP:
+                return counter(encoding)(text)
+            key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() + name
+            kept = store.get(key)
+            if kept is None:
+                kept = counter(encoding)(text).to_bytes(8, "big")
+                store[key] = kept
+            return int.from_bytes(kept, "big")
+
+        return count
 
     def _keep(self, fact: Fact, tokens: int) -> None:
         self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
