@@ -128,11 +128,11 @@ class Source:
 
 
 class Ranked(NamedTuple):
-    """A block of a source with its tokens and what it is worth, by token: sorts by worth."""
+    """Which block of which source, its tokens and what it is worth, by token: sorts by worth."""
 
     worth: float
     source: int
-    index: int
+    block: int
     tokens: float
 
 

@@ -120,9 +120,9 @@ class OldResults:
         """Leave a block out; the tokens that this frees, less what the lines about it cost."""
         left = self._left[one.source]
         costs = _OPENING if all(left) else 0.0
-        before = one.index > 0 and not left[one.index - 1]
-        after = one.index + 1 < len(left) and not left[one.index + 1]
-        left[one.index] = False
+        before = one.block > 0 and not left[one.block - 1]
+        after = one.block + 1 < len(left) and not left[one.block + 1]
+        left[one.block] = False
         self._stubs.pop(one.source, None)
         self._quotations.pop(one.source, None)
         return one.tokens - costs - _GAP * (1 - before - after)

@@ -350,7 +350,9 @@ def _names(words: Iterable[str], known: dict[str, bool]) -> Iterator[str]:
 
 def _is_name(word: str) -> bool:
     # Most words are none by their letters alone: small ones, not all of them hexadecimal.
-    if len(word) not in _NAME_LENGTH or (word.isalpha() and word.islower() and word.strip("abcdef")):
+    if len(word) not in _NAME_LENGTH or (
+        word.isalpha() and word.islower() and word.strip("abcdef")
+    ):
         return False
     return _NAME.fullmatch(word) is not None and not _FIGURE.fullmatch(word)
 
