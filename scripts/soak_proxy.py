@@ -371,15 +371,20 @@ def _run(stage: Stage, seconds: float, seed: int, clients: int) -> dict[str, Any
 def told(found: dict[str, Any]) -> list[str]:
     """The same in lines."""
     watch, slopes = found["watch"], found["slopes_per_minute"]
-    held, cpu, late = watch["held"], watch["held_cpu"], watch["loop_late"]
+    held, cpu, late, loading = (
+        watch[name] for name in ("held", "held_cpu", "loop_late", "loading_cpu")
+    )
     first, last = found["first"], found["last"]
     lines = [f"{found['minutes']:g} minutes, seed {found['seed']}"]
     lines += [f"  {count:>8,}  {what}" for what, count in found["did"].items()]
     lines.append(f"  {found['steps']:>8,}  steps; failures by reason: {found['failures']}")
     lines.append(f"the addon held the event loop {held['count']:,} times; target: {TARGET_MS:g} ms")
     for name, one in (("by the wall", held), ("thread's clock", cpu)):
-        longest = f"longest {one['max']:.1f} ms ({one['worst']})"
-        lines.append(f"  {name:<15} p99 {one['p99']:.2f} ms, p99.9 {one['p999']:.2f} ms, {longest}")
+        worst = ", ".join(f"{most:.1f} ms ({what})" for what, most in one["worst"].items())
+        lines.append(f"  {name:<15} p99 {one['p99']:.2f} ms, p99.9 {one['p999']:.2f} ms")
+        lines.append(f"  {'':<15} longest {worst}")
+    if loading["count"]:
+        lines.append(f"  {'when reloaded':<15} {loading['max']:.1f} ms of its own clock at most")
     longest = f"garbage was collected for {watch['garbage']['max']:.1f} ms at most"
     lines.append(
         f"  whoever held it, it was late by p99 {late['p99']:.1f} ms, at most "

@@ -9,6 +9,7 @@ addon's own functions: what fails there may be anything, such as want of memory.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import sys
@@ -36,9 +37,18 @@ FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         *("proxy/asking.py", "proxy/rounds.py", "proxy/summaries.py", "proxy/notes.py"),
         *("condense/summaries", "summarising.py", "wire/questions"),
     ),
+    "behind reading": (
+        *("proxy/money.py", "proxy/deciding.py", "proxy/assessing.py", "proxy/outcomes.py"),
+        *("proxy/prefixes.py", "proxy/words.py", "models/prices.py"),
+    ),
     "all": ("",),
 }
-# A guard cannot guard itself: the hooks, and what they count and say of a fault.
+# A guard cannot guard itself: the hooks and what stands for one, what says that there is a fault,
+# and what they count and say of it.
+GUARDS: Final = (
+    *("proxy/guard.py", "proxy/tee.py Tee.__call__", "proxy/answers.py Answers.ends"),
+    *("proxy/answers.py Answers.breaks_off", "proxy/answers.py Answers.clear_up"),
+)
 SPARED: Final = ("request", "response", "responseheaders", "requestheaders", "error")
 
 ERRORS: Final[Mapping[str, Callable[[], BaseException]]] = {
@@ -46,6 +56,7 @@ ERRORS: Final[Mapping[str, Callable[[], BaseException]]] = {
     "RecursionError": RecursionError,
     "OSError": lambda: OSError(5, "injected"),
     "SystemExit": lambda: SystemExit(1),
+    "CancelledError": asyncio.CancelledError,
 }
 
 
@@ -156,6 +167,7 @@ class Faults:
         plan = self.plan
         parts = FUNCTIONS.get(plan.seam, ())
         spared = place == "proxy/addon.py" and code.co_name in SPARED
+        spared = spared or f"{place} {code.co_qualname}".startswith(GUARDS)
         if spared or not place.startswith(parts):
             return sys.monitoring.DISABLE
         if plan.fails(plan.seam, f"{place} {code.co_qualname}", code):

@@ -180,7 +180,16 @@ def test_the_parser_fails(stage: Stage) -> None:
         assert len(swept.failed) >= 5
 
 
-def test_any_function_of_ours_fails(stage: Stage) -> None:
-    for turns in (STEP, FROZEN, ASKED):
-        swept = sweep(stage, turns, most=4, seam="all", each=1, error="MemoryError")
+@pytest.mark.parametrize("error", ["MemoryError", "CancelledError", "SystemExit"])
+def test_any_function_of_ours_fails(error: str, stage: Stage) -> None:
+    for turns in (STEP, FROZEN, ASKED) if error == "MemoryError" or ALL else (FROZEN,):
+        swept = sweep(stage, turns, most=4, seam="all", each=1, error=error)
         assert len(swept.failed) >= 8
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "SystemExit"])
+def test_what_is_frozen_goes_out_whatever_fails_behind_it(error: str, stage: Stage) -> None:
+    swept = sweep(stage, FROZEN, seam="behind reading", each=1, error=error)
+    assert any("money.py" in one for one in swept.failed)
+    assert swept.tries >= 8
+    assert swept.as_it_came == set()

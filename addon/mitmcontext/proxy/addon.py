@@ -25,6 +25,7 @@ from mitmcontext.proxy.answers import Answers
 from mitmcontext.proxy.asking import Asker, Asks
 from mitmcontext.proxy.carried import Carried, carried, drop_finished, was_carried
 from mitmcontext.proxy.commands import Commands, Reach
+from mitmcontext.proxy.guard import guarded, is_the_end
 from mitmcontext.proxy.hosts import host_of
 from mitmcontext.proxy.job import Job, Ready
 from mitmcontext.proxy.listing import Row
@@ -177,9 +178,9 @@ class ContextAddon:
                 await self._serve(flow)
             else:
                 await self._request(flow)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - a request is never lost to a fault of ours
+        except BaseException as error:
+            if is_the_end(error):
+                raise
             self._marks.failed(flow, type(error).__name__)
 
     async def _serve(self, flow: http.HTTPFlow) -> None:
@@ -233,15 +234,15 @@ class ContextAddon:
         if ready.standing is Standing.ALONE:
             self._marks.show(flow, _alone(api, ready.why, ready))
             return
-        result = await worker.decide(ready, began)
-        self._state.pending[flow.id] = result
+        result, came = await worker.decide(ready, began), request.raw_content
         if result.raw is not None:
-            self._marks.keep_original(flow, request.raw_content)
             commit(request, result.raw)
-        try:
+        # The request is right: from here on only showing it can fail.
+        with guarded(self._state.figures_of(flow).failed):
+            self._state.pending[flow.id] = result
+            if result.raw is not None:
+                self._marks.keep_original(flow, came)
             self._aftermath.conclude(flow, result)
-        except Exception as error:  # noqa: BLE001 - the request is right; only showing it failed
-            self._state.figures_of(flow).failed(type(error).__name__)
 
     async def _passes(self, flow: http.HTTPFlow) -> bool:
         """Whether a flow is none to look at: by the settings, or since somebody opted out."""
@@ -315,22 +316,18 @@ class ContextAddon:
         """Let what is too large to look at pass through without being held in memory."""
         if flow.response is not None:  # refused already, for want of a login; or saved
             return
-        try:
+        with guarded(self._state.figures.failed):
             path = flow.request.path.partition("?")[0]
             if api_for(flow.request.method, path) is None:
                 return
             size = flow.request.headers.get("content-length", "")
             if size.isdecimal() and int(size) > self._state.settings.context_max_body:
                 flow.request.stream = True
-        except Exception as error:  # noqa: BLE001 - as in `request`
-            self._state.figures.failed(type(error).__name__)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Let an answer through as it arrives, and read its usage on the side."""
-        try:
+        with guarded(self._state.figures.failed):
             self._answers.begins(flow)
-        except Exception as error:  # noqa: BLE001 - as in `request`
-            self._state.figures.failed(type(error).__name__)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Send once more what was refused for its shape; clear up after an answer."""
@@ -349,8 +346,9 @@ class ContextAddon:
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Clear up after a connection."""
-        if self._sockets is not None:
-            self._sockets.closed(flow)
+        with guarded(self._state.figures.failed):
+            if self._sockets is not None:
+                self._sockets.closed(flow)
         self._answers.clear_up(flow)
 
     # What a user sees.

@@ -13,6 +13,7 @@ from mitmproxy import ctx, http
 
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.aftermath import Aftermath
+from mitmcontext.proxy.guard import guarded
 from mitmcontext.proxy.job import Result, may_step
 from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.resend import commit, resend, tls_context, upstream_proxy
@@ -75,33 +76,29 @@ class Answers:
     async def ends(self, flow: http.HTTPFlow) -> None:
         """Send once more what was refused for its shape; clear up after an answer."""
         try:
-            tee = self._state.tees.get(flow.id)
-            if tee is not None and flow.response is not None and not flow.response.stream:
-                tee.read(flow.response.raw_content or b"")
-            await self._refused(flow)
-            self._accepted(flow)
-        except Exception as error:  # noqa: BLE001 - as in `request`
-            self._state.figures.failed(type(error).__name__)
+            with guarded(self._state.figures.failed):
+                tee = self._state.tees.get(flow.id)
+                if tee is not None and flow.response is not None and not flow.response.stream:
+                    tee.read(flow.response.raw_content or b"")
+                await self._refused(flow)
+                self._accepted(flow)
         finally:
             self.clear_up(flow)
 
     def breaks_off(self, flow: http.HTTPFlow) -> None:
         """Clear up after an exchange that broke off."""
-        try:
+        with guarded(self._state.figures.failed):
             tee = self._state.tees.get(flow.id)
             if tee is not None:
                 tee.finish()
-        finally:
-            self.clear_up(flow)
+        self.clear_up(flow)
 
     def clear_up(self, flow: http.HTTPFlow) -> None:
         """Forget what was known of a flow while it was in flight."""
-        self._state.tees.pop(flow.id, None)
-        self._state.pending.pop(flow.id, None)
-        try:
+        with guarded(self._state.figures.failed):
+            self._state.tees.pop(flow.id, None)
+            self._state.pending.pop(flow.id, None)
             self._state.eviction.finished(flow, self._state.settings.context_keep_flows)
-        except Exception as error:  # noqa: BLE001 - as in `request`
-            self._state.figures.failed(type(error).__name__)
 
     def _accepted(self, flow: http.HTTPFlow) -> None:
         """Where the provider took a request, what is frozen of its conversation lives on."""

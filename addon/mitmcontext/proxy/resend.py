@@ -239,7 +239,12 @@ def _response(answer: httpx.Response, content: bytes) -> http.Response:
 
 
 def commit(request: http.Request, raw: bytes) -> None:
-    """The only change to a request: its body, and its length where it states one."""
-    request.raw_content = raw
-    if "content-length" in request.headers:
-        request.headers["content-length"] = str(len(raw))
+    """The only change to a request: its body, and its length where it states one; or neither."""
+    came, fields = request.raw_content, request.headers.fields
+    try:
+        if "content-length" in request.headers:
+            request.headers["content-length"] = str(len(raw))
+        request.raw_content = raw
+    except BaseException:
+        request.raw_content, request.headers.fields = came, fields
+        raise

@@ -21,6 +21,7 @@ from mitmproxy.proxy.layers.websocket import Fragmentizer
 from mitmproxy.websocket import WebSocketMessage
 
 from mitmcontext.proxy.aftermath import Aftermath
+from mitmcontext.proxy.guard import is_the_end
 from mitmcontext.proxy.job import Job, Result
 from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.state import State
@@ -141,9 +142,9 @@ class Sockets:
                     await self._from_server(flow, message)
             elif is_upgrade(flow):
                 await self._from_client(flow, message)
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - a frame is never lost to a fault of ours
+        except BaseException as error:
+            if is_the_end(error):
+                raise
             message.content, message.dropped = came, False
             mirror = (self._lines.get(flow.id) or Line()).mirror
             self._lines[flow.id] = Line(responses_socket.lost(mirror, opened=message.from_client))

@@ -27,6 +27,7 @@ from mitmcontext.proxy.deciding import Decider
 from mitmcontext.proxy.encoders import Encoders
 from mitmcontext.proxy.epoch import Epoch
 from mitmcontext.proxy.estimates import Estimates
+from mitmcontext.proxy.guard import is_the_end
 from mitmcontext.proxy.job import Job, Ready, Result, encoded
 from mitmcontext.proxy.money import Tabs
 from mitmcontext.proxy.notes import Notes
@@ -43,7 +44,7 @@ from mitmcontext.settings import Settings
 from mitmcontext.stores.base import Figures, hit_ratio
 from mitmcontext.stores.memory import MemoryStore
 from mitmcontext.stores.memory_store import Memory
-from mitmcontext.values import Money, TooLong, Usage
+from mitmcontext.values import Action, Money, Outcome, TooLong, Usage
 
 # An entry's time to live is renewed at most so often, since that writes it to the disk.
 _CONFIRM_SECONDS: Final = 3_600.0
@@ -131,7 +132,13 @@ class Worker:
 
     async def decide(self, ready: Ready, began: float | None = None) -> Result:
         """Count, assess, plan; whatever fails, the result is at least what is frozen."""
-        return await self._decider.decide(self._tabs.opened(ready), began)
+        try:
+            return await self._decider.decide(self._tabs.opened(ready), began)
+        except BaseException as error:
+            if is_the_end(error):
+                raise
+            outcome = Outcome(Action.FAILED_OPEN, type(error).__name__, ready.job.api.name)
+            return Result(outcome, ready, ready.raw, ready.laid.forwarded)
 
     async def count_later(self, result: Result) -> Result:
         """Count a request that was forwarded uncounted."""
