@@ -31,6 +31,9 @@ _READ: Final = 12 << 20
 # a step leaves of it. Counting so many takes twenty times as long as the look-up.
 _LOOKED_UP: Final = 1_000
 
+Pieces = list[tuple[bytes, int, str]]
+"""Of each piece of a system prompt: what it is recognised by, its size in bytes, and its text."""
+
 Counter = Callable[[str], Count]
 """Encoding name to its count. The first use of one may take most of a second."""
 
@@ -85,6 +88,8 @@ class Known:
         self._counter = counter
         # A new message is read for its digest, counted a moment later, and looked at in a step.
         self._read = _Recent(_READ)
+        # It is looked at twice for each request.
+        self._latest_system: tuple[bytes, Pieces] = (b"", [])
         self._counted = 0
         self._recalled = 0
         self.hits = 0
@@ -174,15 +179,15 @@ class Known:
         Raises:
             Unreadable: system prompt or tools are not what they must be.
         """
-        pieces = system_texts(request)
+        pieces = self._system(request)
 
         def outside() -> int:
             tool_count(request)
             return fixed_tokens(outside_of(request), family, self._counter(family.encoding))
 
         tokens = self._kept(_outside_key(family, beside or beside_of(request)), outside)
-        for raw, text in pieces:
-            tokens += self._kept(_piece_key(family, raw), partial(self._text, family, text))
+        for name, _, text in pieces:
+            tokens += self._kept(_outside_key(family, name), partial(self._text, family, text))
         return tokens
 
     def lacks(
@@ -194,9 +199,11 @@ class Known:
         beside: bytes | None = None,
     ) -> int:
         """How many bytes of a request were never counted; its `first` messages were."""
-        outside = [(_outside_key(family, beside or beside_of(request)), _tools(request))]
-        outside += [(_piece_key(family, raw), raw) for raw, _ in system_texts(request)]
-        new = sum(len(raw) for key, raw in outside if key not in self._store)
+        outside = [(beside or beside_of(request), len(_tools(request)), "")]
+        outside += self._system(request)
+        new = sum(
+            size for name, size, _ in outside if _outside_key(family, name) not in self._store
+        )
         return new + sum(
             end - start
             for (start, end), fact in zip(request.spans[first:], facts[first:], strict=True)
@@ -252,6 +259,18 @@ class Known:
     def _keep(self, fact: Fact, tokens: int) -> None:
         self._store[fact.key] = fact.digest + tokens.to_bytes(8, "big")
 
+    def _system(self, request: Request) -> Pieces:
+        """The pieces of a system prompt, as they were read a moment ago or anew."""
+        raw = _at(request, request.system)
+        latest, pieces = self._latest_system
+        if latest != raw:
+            pieces = [
+                (hashlib.sha256(b"system\0" + piece).digest(), len(piece), text)
+                for piece, text in system_texts(request)
+            ]
+            self._latest_system = raw, pieces
+        return pieces
+
     def _text(self, family: Family, text: str) -> int:
         return text_tokens(text, family, self._counter(family.encoding))
 
@@ -270,10 +289,6 @@ def tag(api: Api, family: Family) -> bytes:
 
 def _outside_key(family: Family, digest: bytes) -> bytes:
     return digest + f"{family.name}/{family.mark}".encode()
-
-
-def _piece_key(family: Family, raw: bytes) -> bytes:
-    return _outside_key(family, hashlib.sha256(b"system\0" + raw).digest())
 
 
 def outside_of(request: Request) -> Outside:

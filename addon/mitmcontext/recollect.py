@@ -124,12 +124,18 @@ class Recollections:
         Raises:
             Unreadable: it is no request of this API.
         """
-        return self.read_little(api, body, len(body)) or (api.read(body), None)
+        return self.read_little(api, body, len(body), len(body)) or (api.read(body), None)
 
     def read_little(
-        self, api: Api, body: bytes, most: int
+        self, api: Api, body: bytes, whole: int, around: int
     ) -> tuple[Request, Stretch | None] | None:
-        """The same, but None where more than so many bytes would have to be read.
+        """The same, but None where too many bytes would have to be read.
+
+        Args:
+            api: whose request it is.
+            body: decoded.
+            whole: so many bytes may be read where nothing is known of them.
+            around: so many may be read around a stretch.
 
         Raises:
             Unreadable: it is no request of this API.
@@ -142,14 +148,15 @@ class Recollections:
             alike = [stretch for name in names for stretch in self._kept.get(name, ())]
         for stretch in alike:
             end = start + stretch.size
-            if stretch.api != api.name or not len(body) - most <= stretch.size < len(body) - start:
+            longest, least = len(body) - start - 1, len(body) - around
+            if stretch.api != api.name or not least <= stretch.size <= longest:
                 continue
             same = body.startswith(stretch.tail, end - len(stretch.tail))
             if same and self.mark(memoryview(body)[start:end]) == stretch.mark:
                 request = _around(api, body, start, stretch)
                 if request is not None:
                     return request, stretch
-        return (api.read(body), None) if len(body) <= most else None
+        return (api.read(body), None) if len(body) <= whole else None
 
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:
         """Keep a stretch of a request, instead of the shorter one that it grew from.

@@ -27,8 +27,10 @@ from mitmcontext.tokens.families import Asked, family_of
 from mitmcontext.values import Request, Standing
 
 # Reading so much takes well below a millisecond. In a thread it takes half of one more, since the
-# body has to come into another core's cache.
+# body has to come into another core's cache. Around what is known of a conversation stand tools and
+# system prompt, mostly, which are passed over and cost less: those of agents have 40 to 150 KB.
 _INLINE: Final = 64 << 10
+_INLINE_AROUND: Final = 256 << 10
 # Laying frozen edits anew over a body of this size takes a few milliseconds.
 _INLINE_LAID: Final = 512 << 10
 # Far beyond what reading needs: only for a machine that stands still.
@@ -78,7 +80,7 @@ class Reader:
         """
         read = None
         if "content-encoding" not in job.headers:
-            read = self._recollections.read_little(job.api, job.raw, _INLINE)
+            read = self._recollections.read_little(job.api, job.raw, _INLINE, _INLINE_AROUND)
         if read is None:
             return await self._in_time(lambda: self.lay_far(self._read(job, settings)))
         ready = self._recognised(job, settings, *read)
