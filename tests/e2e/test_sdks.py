@@ -1,18 +1,22 @@
-"""The unmodified SDKs, led through the proxy by environment variables alone."""
+"""The unmodified SDKs, led through the proxy by environment variables alone.
+
+They are imported where they are used: that takes two seconds, of each process that runs tests.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
 
 from loopback.answers import Call, Reply
 from loopback.child import Child
 from loopback.provider import Behaviour, Provider, with_windows
+
+if TYPE_CHECKING:
+    import openai
 
 StartProxy = Callable[..., Child]
 WINDOW = 12_000
@@ -54,6 +58,8 @@ def looks(provider: Provider, number: int) -> None:
 def test_anthropic_in_a_tool_loop(
     proxy: Child, provider: Provider, stats: Callable[[Child], dict[str, Any]]
 ) -> None:
+    import anthropic
+
     client = anthropic.Anthropic(api_key="k", max_retries=0)
     messages: list[Any] = [{"role": "user", "content": "Which shelf holds title-7-7?"}]
     for number in range(24):
@@ -77,6 +83,8 @@ def test_anthropic_in_a_tool_loop(
 async def test_openai_in_a_tool_loop_asynchronously(
     proxy: Child, provider: Provider, stats: Callable[[Child], dict[str, Any]]
 ) -> None:
+    import openai
+
     client = openai.AsyncOpenAI(api_key="k", max_retries=0)
     messages: list[Any] = [
         {"role": "developer", "content": "Answer with the number of a shelf."},
@@ -134,6 +142,9 @@ def _condensed(provider: Provider, stats: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
 def test_errors_reach_the_sdks_as_their_own_kind(proxy: Child, provider: Provider) -> None:
+    import anthropic
+    import openai
+
     provider.replies.append(Reply(status=429))
     with pytest.raises(anthropic.RateLimitError):
         anthropic.Anthropic(api_key="k", max_retries=0).messages.create(
@@ -160,6 +171,8 @@ def test_errors_reach_the_sdks_as_their_own_kind(proxy: Child, provider: Provide
 
 @pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
 def test_counting_is_no_turn_and_sees_what_would_be_sent(proxy: Child, provider: Provider) -> None:
+    import anthropic
+
     client = anthropic.Anthropic(api_key="k", max_retries=0)
     messages: list[Any] = [{"role": "user", "content": "Read these."}]
     for number in range(20):
