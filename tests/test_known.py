@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mitmcontext.known import Known
+from mitmcontext.known import Known, _Recent
 from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.tokens.estimate import Outside, fixed_tokens, message_tokens, text_tokens
 from mitmcontext.tokens.families import Family, family_of
@@ -43,7 +43,7 @@ def known(counter: Counting) -> Known:
     return Known(MemoryStore(lru(1 << 20)), counter)
 
 
-def request(*contents: str, **others: Any) -> Any:
+def request(*contents: Any, **others: Any) -> Any:
     messages = [{"role": "user", "content": content} for content in contents]
     body = {"model": "claude-opus-4-5", "messages": messages, **others}
     return MESSAGES.read(json.dumps(body).encode())
@@ -88,6 +88,48 @@ def test_families_and_apis_count_for_themselves(known: Known, counter: Counting)
     chat = CHAT.read(b'{"messages":[{"role": "user", "content": "one"}]}')
     facts = known.recall(CHAT, FAMILY, chat)
     assert facts[0].digest == CHAT.parse(chat.raw(0)).digest
+
+
+def test_a_long_text_that_is_shown_again_is_not_counted_again(
+    known: Known, counter: Counting
+) -> None:
+    long = "a file's line, and another one. " * 100
+    first = counted(known, request(long, "short"))
+    further = request([text("more"), text(long)], "short", "short again")
+    again = counted(known, further)
+    assert counter.asked == [long, "short", "more", "short again"]
+    assert again[0] == message_tokens(
+        MESSAGES.parse(request([text("more"), text(long)]).raw(0)), FAMILY, len
+    )
+    assert known.weigh(FAMILY, MESSAGES.parse(request(long).raw(0))) == first[0]
+    assert counter.asked.count(long) == 1
+
+
+def test_what_was_read_a_moment_ago_is_not_read_again(known: Known) -> None:
+    of = request("one", "two")
+    told: list[bytes] = []
+    known.tell = lambda key, message: told.append(key)
+    facts = known.recall(MESSAGES, FAMILY, of)
+    first = known.messages(MESSAGES, of, facts)
+    assert first == [MESSAGES.parse(of.raw(at)) for at in range(2)]
+    again = known.messages(MESSAGES, of, known.recall(MESSAGES, FAMILY, of))
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert told == [fact.key for fact in facts]
+    known.clear()
+    assert known.messages(MESSAGES, of, facts) == first
+
+
+def test_what_is_read_is_kept_within_bounds() -> None:
+    recent = _Recent(100_000)
+    messages = [MESSAGES.parse(request(f"{number} " * 300).raw(0)) for number in range(200)]
+    for number, message in enumerate(messages):
+        recent.put(b"%d" % number, message)
+    kept = [number for number in range(200) if recent.get(b"%d" % number) is not None]
+    assert kept == list(range(kept[0], 200)), "what was read first goes first"
+    assert 20 < len(kept) < 100
+    recent.put(b"large", MESSAGES.parse(request("x" * 20_000).raw(0)))
+    assert recent.get(b"large") is None
+    assert recent.get(b"199") is messages[199]
 
 
 def test_what_was_recalled_and_what_was_counted_is_told(known: Known) -> None:

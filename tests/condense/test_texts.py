@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -199,6 +201,36 @@ def test_names_are_the_most_frequent_first_and_no_more_than_fit() -> None:
         "HttpServer",
     ]
     assert texts.index(texts.names_in(text), 32) == "src/a.py, config.load_settings"
+
+
+wordy = st.text(st.sampled_from("ab gZ09__..//--~\n\t (é,世\x1f\ud800"), max_size=300) | st.lists(
+    st.sampled_from(["return", "a.b", "a.b.", "-a.b", "src/x", "deadbeef", "facade", "HttpServer"]),
+    max_size=30,
+).map(" ".join)
+
+
+@given(wordy)
+def test_names_are_those_of_an_obvious_search(text: str) -> None:
+    words = [word.strip(".-") for word in re.findall(r"[\w~./-]+", text)]
+    found = [word for word, _ in Counter(words).most_common() if texts._is_name(word)]
+    assert list(texts.names_in(text)) == found
+    assert texts.words_in(text) == set(words)
+    known: dict[str, bool] = {}
+    assert [list(texts.names_in(text, known)) for _ in range(2)] == [found, found]
+
+
+@given(st.text(max_size=40))
+def test_whether_a_word_is_a_name_does_not_hang_on_a_shortcut(word: str) -> None:
+    formed = texts._NAME.fullmatch(word) and not texts._FIGURE.fullmatch(word)
+    assert texts._is_name(word) == bool(formed and 5 <= len(word) <= 80)
+
+
+@given(st.text(st.sampled_from("ab \n\t\x1f\u3000é"), max_size=400), st.integers(6, 90))
+def test_a_clipped_text_is_its_words_beginning_and_end(text: str, size: int) -> None:
+    line = " ".join(text.split())
+    whole = len(line) <= size
+    expected = line if whole else f"{line[: size * 2 // 3]} [...] {line[-size // 3 :]}"
+    assert texts._clip(text, size) == expected
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,69 @@ def test_a_key_that_stands_twice_is_refused(body: bytes, data: st.DataObject) ->
             assert spans.unique(text, span, [watched]) == dict(members)
 
 
+def written(members: list[tuple[str, str]], colon: str = ":") -> str:
+    """An object, as short as can be but for its keys."""
+    return "{" + ",".join(f"{key}{colon}{value}" for key, value in members) + "}"
+
+
+compact = st.recursive(
+    scalars | strings,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(keys, inner), max_size=4).map(written)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.tuples(keys, compact), max_size=5).map(written))
+def test_what_is_written_short_is_found_by_lengths_where_it_stands(text: str) -> None:
+    body = readable(text.encode())
+    for span, members in Obvious(body).objects.items():
+        assert spans.members(body, span) == members
+
+
+blocks = st.lists(st.tuples(keys, scalars | strings), max_size=4)
+fields = st.tuples(keys, strings) | st.tuples(
+    st.just('"content"'),
+    st.lists(blocks, max_size=4).map(lambda some: f"[{','.join(map(written, some))}]"),
+)
+
+
+@given(st.lists(fields, max_size=4), st.sampled_from([":", ":", ":", ": "]))
+@settings(max_examples=300)
+def test_blocks_found_at_once_are_those_found_one_by_one(
+    members: list[tuple[str, str]], colon: str
+) -> None:
+    body = readable(written(members, colon).encode())
+    found = spans.packed_blocks(body)
+    if found is None:
+        return
+    assert spans.unique(body, outer(body)) == found[0]
+    arrays = [span for span in found[0].values() if body[span.start] == ord("[")]
+    one_by_one = spans.elements(body, arrays[0]) if arrays else []
+    assert len(arrays) < 2
+    assert found[1] == [(span, spans.unique(body, span)) for span in one_by_one]
+
+
+@pytest.mark.parametrize(
+    ("body", "at_once"),
+    [
+        (b'{"role":"user","content":[{"type":"text","text":"a\\nb"},{"x":1}]}', True),
+        (b'{"role":"user", "content":[{"type":"text"}]}', False),
+        (b'{"role":"user","content":[{"type":"text","type":"x"}]}', False),
+        (b'{"role":"us\\u0065r","content":[{"type":"text"}]}', False),
+        (b'{"role":"user","content":[{}]}', False),
+        (b'{"role":"user","content":["text"]}', False),
+        (b'{"content":[{"x":1}],"more":[{"x":1}]}', False),
+        (b'{"role":1,"content":[{"x":1}]}', False),
+        (b"[", False),
+    ],
+)
+def test_blocks_are_found_at_once_where_all_is_written_short(body: bytes, at_once: bool) -> None:
+    assert (spans.packed_blocks(body) is not None) is at_once
+
+
 def test_an_escaped_key_is_the_same_key() -> None:
     body = rb'{"messages":[],"m\u0065ssages":[1]}'
     assert [name for name, _ in spans.members(body, outer(body))] == ["messages", "messages"]
