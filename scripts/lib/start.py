@@ -11,6 +11,14 @@ import signal
 # Ctrl-C while mitmproxy's many modules load ends quietly; later mitmproxy sees to it itself.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+# Looking for garbage while they load, and once all is over, finds none and takes a fifth of what a
+# start and an end compute.
+import atexit
+import gc
+
+gc.disable()
+atexit.register(gc.freeze)
+
 import argparse
 import errno
 import os
@@ -37,6 +45,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib import environment as env
 from lib.drain import Draining, UnderWay
+
+gc.enable()
 
 ADDON = env.ROOT / "addon" / "context.py"
 CACHE_DIR = env.CACHE / "context"

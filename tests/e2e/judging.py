@@ -33,6 +33,8 @@ StartProxy = Callable[..., Child]
 Connect = Callable[..., Connection]
 Stats = Callable[[Child], Json]
 
+AMPLE = Path(__file__).with_name("ample.py")
+"""The addon with so much time that a busy machine makes no difference."""
 WINDOW = 24_000
 OPTION = f"context_windows=claude-*={WINDOW}"
 PATH = "/v1/messages?beta=true"

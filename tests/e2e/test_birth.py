@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests import noisy
 from tests.e2e.judging import (
+    AMPLE,
     OPTION,
     PATH,
     WINDOW,
@@ -122,7 +123,7 @@ def test_two_proxies_send_what_one_would(
 ) -> None:
     provider.models = with_windows({"*": 1_000_000})
     shared = environment(tmp_path, redis)
-    pair = [start_proxy(LARGE, ON, environment=shared) for _ in range(2)]
+    pair = [start_proxy(LARGE, ON, addon=AMPLE, environment=shared) for _ in range(2)]
     connections = [connect(proxy) for proxy in pair]
     line = Line(provider, "moves-about")
     for turn, body in enumerate(bodies()[:70]):

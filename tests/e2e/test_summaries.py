@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.e2e import forms, test_gemini, test_responses
+from tests.e2e.judging import AMPLE
 
 from demo.session import Session, encode
 from loopback.child import Child
@@ -247,7 +248,8 @@ def test_a_late_answer_serves_the_next_step(
 def test_fifty_clients_at_once_make_one_question(
     provider: Provider, model: Summariser, start_proxy: StartProxy, connect: Connect, stats: Stats
 ) -> None:
-    proxy = start_proxy(*options("condensation_max_messages=1000"), environment=ASKED)
+    chosen = options("condensation_max_messages=1000")
+    proxy = start_proxy(*chosen, addon=AMPLE, environment=ASKED)
     bodies = session(40)
     first = next(at for at, body in enumerate(bodies) if _tokens(provider, body) > 0.82 * WINDOW)
     play(opened(connect, proxy, provider), bodies[:first])
