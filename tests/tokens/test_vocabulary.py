@@ -273,6 +273,15 @@ SPACED = st.text(
 )
 
 
+def test_a_tiktoken_without_its_buffer_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "_BUFFER", "none_such")
+    plain = load("o200k_base")
+    assert isinstance(plain, Encoding)
+    assert plain.name == "o200k_base"
+    said = "def f():\n        return 1\n"
+    assert count(plain, said) == unsliced(encoding_of("o200k_base"), said)
+
+
 @given(text=SPACED)
 @example(text="x  \ty \t\tz")
 @example(text="\t  x")
