@@ -9,12 +9,36 @@ from urllib.parse import urlsplit
 
 from mitmcontext.models.windows import SMALLEST, parse_windows
 
-_SIZE: Final = re.compile(r"(\d+)\s*(B|KB|MB|GB)?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d{1,12})\s*(B|KB|MB|GB)?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+# Nobody's request is larger, and so much would have to be held for each one.
+_LARGEST: Final = 1 << 30
+# More of anything is a slip of the pen, and would be more than any machine holds.
+_MOST: Final = 1_000_000_000
+_LONGEST_DAYS: Final = 3_650
+_LONGEST_TEXT: Final = 4_096
+# Not even a tab: what is set goes into names of files and models, and into sentences.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Signs of a host's name and of globs, brackets in pairs.
+_GLOB: Final = re.compile(r"(?:[^\s/\[\]]|\[!?[^\s/\[\]]+\])+")
 
 
 class BadSetting(ValueError):
     """A setting holds what it may not hold; the message says what is allowed."""
+
+
+def plain(value: str) -> str:
+    """The same text without what stands around it.
+
+    Raises:
+        BadSetting: it holds control characters, or is longer than anything that may be set.
+    """
+    found = value.strip()
+    if _CONTROL.search(found):
+        raise BadSetting("must not hold control characters such as line breaks")
+    if len(found) > _LONGEST_TEXT:
+        raise BadSetting(f"must not be longer than {_LONGEST_TEXT:,} characters")
+    return found
 
 
 def share(text: str) -> float:
@@ -32,17 +56,18 @@ def share(text: str) -> float:
 def size(text: str) -> int:
     """A size such as 32MB or 500000 (bytes; 1 KB is 1,024 bytes), to bytes."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None or int(match[1]) == 0:
-        raise BadSetting("must be a size above 0, such as 32MB or 500000")
-    return int(match[1]) * _UNITS[(match[2] or "").upper()]
+    found = int(match[1]) * _UNITS[(match[2] or "").upper()] if match else 0
+    if not 0 < found <= _LARGEST:
+        raise BadSetting("must be a size above 0 and at most 1GB, such as 32MB or 500000")
+    return found
 
 
 def at_least(low: int) -> Callable[[str], int]:
     """A reader of whole numbers that are not below `low`."""
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"\d{1,12}", text.strip()) or int(text) < low:
-            raise BadSetting(f"must be a whole number of {low} or more")
+        if not re.fullmatch(r"\d{1,10}", text.strip()) or not low <= int(text) <= _MOST:
+            raise BadSetting(f"must be a whole number of {low} or more, at most {_MOST:,}")
         return int(text)
 
     return read
@@ -80,9 +105,11 @@ _DAYS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 def duration(text: str) -> float:
     """A time such as 30d, 12h, 90m or 3600s, to seconds."""
     match = re.fullmatch(r"(\d{1,9})\s*([smhd])?", text.strip().lower())
-    if match is None or int(match[1]) == 0:
-        raise BadSetting("must be a time above 0, such as 30d, 12h, 90m or 3600s")
-    return float(int(match[1]) * _DAYS[match[2] or "s"])
+    found = int(match[1]) * _DAYS[match[2] or "s"] if match else 0
+    if not 0 < found <= _LONGEST_DAYS * _DAYS["d"]:
+        most = f"at most {_LONGEST_DAYS}d"
+        raise BadSetting(f"must be a time above 0 and {most}, such as 30d, 12h, 90m or 3600s")
+    return float(found)
 
 
 def switch(text: str) -> bool:
@@ -117,8 +144,8 @@ def people(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def globs(texts: Sequence[str]) -> tuple[str, ...]:
-    """Host globs, none of them empty."""
-    if not all(text.strip() for text in texts):
+    """Host globs, none of them empty, half a bracket or a whole address."""
+    if not all(_GLOB.fullmatch(text.strip()) for text in texts):
         raise BadSetting("must be host globs such as *.example.com")
     return tuple(text.strip().lower() for text in texts)
 

@@ -27,6 +27,7 @@ from mitmcontext.readers import (
     if_set,
     one_of,
     people,
+    plain,
     share,
     size,
     switch,
@@ -385,6 +386,7 @@ def _given(
 
 def _read(name: str, item: Field[Any], raw: Any) -> Any:
     try:
-        return item.metadata["read"](raw)
+        clean = plain(raw) if isinstance(raw, str) else [plain(piece) for piece in raw]
+        return item.metadata["read"](clean)
     except BadSetting as error:
         raise BadSetting(f"{name} {error}") from None

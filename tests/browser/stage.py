@@ -76,6 +76,17 @@ class Mitmweb:
             assert "error" not in said, said
             return said["value"]
 
+    def set(self, **options: Any) -> httpx.Response:
+        """What mitmweb says to options that its own editor would change."""
+        return httpx.put(
+            f"{self.address}/options",
+            json=options,
+            headers={"Authorization": f"Bearer {self.token}", "X-XSRFToken": "x" * 32},
+            cookies={"_mitmproxy_xsrf": "x" * 32},
+            verify=NO_TLS,
+            trust_env=False,
+        )
+
     def get(self, path: str) -> httpx.Response:
         """A page or file of mitmweb's, for whoever may see it."""
         headers = {"Authorization": f"Bearer {self.token}"}

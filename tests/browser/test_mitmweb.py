@@ -7,6 +7,7 @@ import io as stdio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -184,6 +185,27 @@ def test_every_kind_can_be_filtered_by_its_comment(mitmweb: Mitmweb) -> None:
         found = list(io.FlowReader(stdio.BytesIO(dump)).stream())
         assert found
         assert {flow.marked for flow in found} == {mark}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("condensation_model", "a\nb"),
+        ("context_cache_dir", "kept\0here"),
+        ("context_hosts", ["[!"]),
+        ("context_max_body", "9999999999GB"),
+        ("condensation_timeout", "999999999d"),
+    ],
+)
+def test_what_may_not_be_set_is_refused_while_it_runs(
+    name: str, value: Any, mitmweb: Mitmweb
+) -> None:
+    before = mitmweb.get("/options").json()[name]["value"]
+    answer = mitmweb.set(**{name: value})
+    assert answer.status_code == 400
+    assert f"{name} must " in answer.text
+    assert mitmweb.get("/options").json()[name]["value"] == before
+    assert "Traceback" not in mitmweb.proxy.said()
 
 
 def test_the_mode_changes_while_it_runs(mitmweb: Mitmweb) -> None:

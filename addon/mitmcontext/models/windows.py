@@ -12,6 +12,7 @@ from mitmcontext.models.names import longest_match, plain
 
 LONG_CONTEXT = 1_000_000  # Claude Code writes `[1m]` behind a model that has it switched on
 SMALLEST = 1_000  # an override below this is taken for a slip of the pen
+_LARGEST = 1_000_000_000  # and so is one above this
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _parse(setting: str) -> tuple[str, int]:
     digits = tokens.replace("_", "")
     if not (equals and glob and digits.isascii() and digits.isdigit() and len(digits) <= 12):
         raise ValueError(_allowed(setting))
-    if int(digits) < SMALLEST:
+    if not SMALLEST <= int(digits) <= _LARGEST:
         raise ValueError(_allowed(setting))
     return glob, int(digits)
 

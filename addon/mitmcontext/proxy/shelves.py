@@ -116,7 +116,7 @@ def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Pa
             "CONTEXT_REDIS_URL needs CONTEXT_KEY_FILE: the proxies that share a Redis share a key"
         )
     named = settings.context_cache_dir
-    folder = Path(named).expanduser() if named else user_cache_folder(environment)
+    folder = _at_home(named) if named else user_cache_folder(environment)
     note = ""
     try:
         private_folder(folder)
@@ -127,6 +127,13 @@ def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Pa
         note = str(error) if isinstance(error, ValueError) else type(error).__name__
         key = _given_key(given) if given else secrets.token_bytes(32)
     return address, folder, key, note
+
+
+def _at_home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadSetting("context_cache_dir names the home of somebody who has none") from None
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:
