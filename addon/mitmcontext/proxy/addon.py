@@ -19,7 +19,7 @@ from mitmproxy import contentviews, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import serve
 
-from mitmcontext.proxy import options, running, view
+from mitmcontext.proxy import memory, options, running, view
 from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.answers import Answers
 from mitmcontext.proxy.asking import Asker, Asks
@@ -75,6 +75,7 @@ class ContextAddon:
 
     def load(self, loader: Loader) -> None:
         """Declare options and the content view; take over what an earlier load left."""
+        memory.give_back()
         options.declare(loader)
         self._is_first = not was_carried(loader.master)
         self._kept = kept = carried(loader.master)
