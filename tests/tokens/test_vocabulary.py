@@ -285,17 +285,25 @@ def test_a_tiktoken_without_its_buffer_counts_as_well(monkeypatch: pytest.Monkey
 @given(text=SPACED)
 @example(text="x  \ty \t\tz")
 @example(text="\t  x")
-@example(text="\x02  \x02 \x03a")
 @settings(max_examples=2_000)
 def test_runs_of_white_space_are_counted_as_tiktoken_does(encoding: Encoding, text: str) -> None:
     assert count(engine_of(encoding.name), text) == unsliced(encoding, text)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_no_token_of_several_bytes_holds_what_marks_become(name: str) -> None:
-    table = vocabulary._ranks(vocabulary._rank_table(name))
-    marks = (b"\x02", b"\x03")
-    assert [token for token, _ in table if any(mark in token for mark in marks)] == [*marks]
+def test_spaces_that_count_for_one_token_are_one(name: str) -> None:
+    ranks = dict(vocabulary._ranks(vocabulary._rank_table(name)))
+    assert all(b" " * size in ranks for size in range(1, vocabulary.ONE_TOKEN + 1))
+
+
+@pytest.mark.parametrize("size", [2, 79, 80, 81, 82, 200])
+@pytest.mark.parametrize("before", ["", "x", "\n", "\t", ";"])
+def test_long_runs_of_spaces_are_counted_as_tiktoken_does(
+    encoding: Encoding, size: int, before: str
+) -> None:
+    for after in ("y", "\n", "", "7", "\ty"):
+        text = before + " " * size + after
+        assert count(engine_of(encoding.name), text) == unsliced(encoding, text)
 
 
 def recorded() -> Iterator[str]:
