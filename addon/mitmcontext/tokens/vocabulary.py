@@ -25,7 +25,7 @@ import io
 import re
 import threading
 import zipfile
-from base64 import b64decode
+from binascii import a2b_base64
 from collections import Counter
 from collections.abc import Buffer, Callable, Iterator, Set, Sized
 from functools import partial
@@ -239,8 +239,8 @@ def _rank_table(name: str) -> bytes:
 def _ranks(table: bytes) -> Iterator[tuple[bytes, int]]:
     """One line of the table is the token in base64, a space and its rank."""
     for line in table.splitlines():
-        token, rank = line.split()
-        yield b64decode(token), int(rank)
+        token, _, rank = line.partition(b" ")
+        yield a2b_base64(token), int(rank)
 
 
 def count(encoding: Encoder, text: str) -> int:
