@@ -93,13 +93,16 @@ def test_the_suite_is_told_beside_its_targets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plot, file = tmp_path / "plot.svg", tmp_path / "results.json"
-    arguments = ["--iterations", "3", "--plot", str(plot), "--json", str(file)]
+    arguments = ["--iterations", "3", "--requests", "40"]
+    arguments += ["--plot", str(plot), "--json", str(file)]
     assert bench_specification.main(arguments) in (0, 1)
     told = capsys.readouterr().out
-    assert told.count("> 10,000") == 6
+    assert told.count("> 10,000") == 7
     assert told.count("tokens saved") == 3
+    for target in ("speed", "counting accuracy", "hit ratio", "response time", "token savings"):
+        assert told.count(target) == 1
     assert set(json.loads(file.read_text())) == {"token_counting", "condensation"}
-    assert plot.read_text().count("<rect") == 8
+    assert plot.read_text().count("<rect") == 9
 
 
 @pytest.mark.parametrize("script", ["load", "monitor", "bench", "soak"])
