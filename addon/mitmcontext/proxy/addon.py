@@ -21,7 +21,6 @@ from mitmproxy.addons.asgiapp import serve
 
 from mitmcontext.proxy import memory, options, running, view
 from mitmcontext.proxy.aftermath import Aftermath
-from mitmcontext.proxy.allocator import keep_little
 from mitmcontext.proxy.answers import Answers
 from mitmcontext.proxy.asking import Asker, Asks
 from mitmcontext.proxy.carried import Carried, carried, drop_finished, was_carried
@@ -76,11 +75,10 @@ class ContextAddon:
 
     def load(self, loader: Loader) -> None:
         """Declare options and the content view; take over what an earlier load left."""
-        memory.give_back()
         options.declare(loader)
         self._is_first = not was_carried(loader.master)
         if self._is_first:
-            keep_little()
+            memory.give_back()
         self._kept = kept = carried(loader.master)
         drop_finished(kept)
         self._state.take_over(kept)
