@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -93,21 +94,33 @@ def test_streams_cut_anywhere_keep_their_bytes(
         assert response.body == provider.records[-1].answer
 
 
-def test_plain_answers_keep_their_bytes(
-    provider: Provider, share_proxy: Callable[..., Child], connect: Callable[..., Connection]
+@pytest.mark.parametrize("options", [(), ("stream_large_bodies=300",)], ids=["usual", "streamed"])
+def test_plain_answers_keep_their_bytes_and_are_read(
+    options: Sequence[str],
+    provider: Provider,
+    share_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+    stats: Callable[[Child], dict[str, Any]],
 ) -> None:
-    provider.default = REPLY
-    proxy = share_proxy()
-    for behaviour in (
-        Behaviour(),
-        Behaviour(chunked=True),
-        Behaviour(encoding="gzip"),
-        Behaviour(encoding="br", chunked=True),
-        Behaviour(encoding="zstd"),
-    ):
-        provider.behaviour = behaviour
-        response = ask(connect(proxy), "/v1/messages", "claude-sonnet-4-5", stream=False)
-        assert response.body == provider.records[-1].answer
+    """Small ones are left to mitmproxy, unless it streams them itself."""
+    long = Reply("word by word " * 8_000)
+    proxy = share_proxy(*options)
+    before = stats(proxy)["estimates"]["compared"]
+    sent = 0
+    for reply in (REPLY, long):
+        provider.default = reply
+        for behaviour in (
+            Behaviour(),
+            Behaviour(chunked=True),
+            Behaviour(encoding="gzip"),
+            Behaviour(encoding="br", chunked=True),
+            Behaviour(encoding="zstd"),
+        ):
+            provider.behaviour = behaviour
+            response = ask(connect(proxy), "/v1/messages", "claude-sonnet-4-5", stream=False)
+            assert response.body == provider.records[-1].answer
+            sent += 1
+    assert stats(proxy)["estimates"]["compared"] == before + sent
 
 
 @pytest.mark.parametrize("status", [400, 401, 422, 429, 500, 529])

@@ -70,7 +70,8 @@ class Answers:
                 content_encoding=answer.headers.get("content-encoding"),
             )
             self._state.tees[flow.id] = tee
-            if how is Handling.TEE:
+            # With stream_large_bodies even a small one may be streamed already.
+            if how is Handling.TEE or answer.stream:
                 answer.stream = tee
 
     async def ends(self, flow: http.HTTPFlow) -> None:
