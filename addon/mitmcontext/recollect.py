@@ -30,6 +30,7 @@ from mitmcontext.wire import spans
 from mitmcontext.wire.api import Api, asks_for_an_hour
 
 # The last messages are left out: clients move their cache markers in them from turn to turn.
+_SEARCHED: Final = 2 << 20
 _UNSTEADY: Final = 6
 # To keep a longer stretch costs as much as to recognise one, so it is not done every time.
 _GROWN: Final = 8
@@ -241,7 +242,9 @@ def wants_an_hour(request: Request, stretch: Stretch | None) -> bool:
     """
     body, start = request.body, request.array.start
     if stretch is None:
-        return asks_for_an_hour(body, 0, len(body))
+        # A longer search would hold others up. Markers stand where a request begins and ends.
+        early = asks_for_an_hour(body, 0, min(len(body), _SEARCHED))
+        return early or asks_for_an_hour(body, max(_SEARCHED, len(body) - _SEARCHED), len(body))
     end = start + stretch.size
     around = asks_for_an_hour(body, 0, start) or asks_for_an_hour(body, end, len(body))
     return stretch.hour or around
