@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+import msgspec
+
 
 class Unreadable(Exception):
     """This body is not one that we understand. It is forwarded as it came.
@@ -114,8 +116,9 @@ class Medium(NamedTuple):
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+# Some hundred of these are made for each new request, in a fifth of the time of a dataclass. They
+# refer to nothing that could refer back.
+class Part(msgspec.Struct, frozen=True, gc=False):
     """One content part of a message.
 
     `text` is decoded text: what is counted and what a person reads (of a call: its name and
@@ -139,8 +142,7 @@ class Part:
     removable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message: spans relative to its first byte, `digest` equal for equal content.
 
     The digest leaves `cache_control` out and takes a string for a single text block, since

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,12 +146,12 @@ def test_images_cost_what_their_sizes_cost() -> None:
     shown = (Picture(280, 28), Picture(28, 28))
     said = Part(Kind.RESULT, "", Span(0, 0), images=2, pictures=shown)
     assert message_tokens(message(said), family, len) == 10 + 3 + 1 + 3
-    gone = replace(said, images=0)
+    gone = msgspec.structs.replace(said, images=0)
     assert message_tokens(message(gone), family, len) == 0, "a stub took their place"
     described = replace(family, image=Price("described", 85, 0.25))
     text = part(Kind.TYPED, "x" * 100)
     assert message_tokens(message(text, said), described, len) == 2 * (85 + 25)
-    more = replace(said, images=3)
+    more = msgspec.structs.replace(said, images=3)
     assert message_tokens(message(more), family, len) > 1_000, "one that nobody looked at is large"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.values import MEDIA, Kind, Medium, Message, Part, Span
@@ -64,13 +66,13 @@ def with_texts(message: Message, texts: Mapping[int, str | None]) -> Message:
             parts.append(part)
         elif (text := texts[at]) is not None:
             parts.append(_saying(part, text))
-    return replace(message, parts=tuple(parts))
+    return msgspec.structs.replace(message, parts=tuple(parts))
 
 
 def _saying(part: Part, text: str) -> Part:
     """The part with another text and nothing beside it; an image or a document becomes text."""
     kind = Kind.TYPED if part.kind in MEDIA else part.kind
-    return replace(part, kind=kind, text=text, images=0, pictures=())
+    return msgspec.structs.replace(part, kind=kind, text=text, images=0, pictures=())
 
 
 def stubs_of(edits: Iterable[FrozenEdit]) -> dict[int, dict[int, str | None]]:

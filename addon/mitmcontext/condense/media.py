@@ -7,8 +7,9 @@ image in a tool's result goes for itself, before anything of the result's text d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from mitmcontext.condense.conversation import Conversation, said
 from mitmcontext.condense.texts import OPENING
@@ -96,7 +97,7 @@ def _all(messages: Sequence[Message]) -> Iterator[tuple[Place, Part]]:
 def _alone(part: Part) -> Message:
     """A message that shows what the part does, and of a result nothing else."""
     if part.kind is Kind.RESULT:
-        part = replace(part, kind=Kind.IMAGE, text="")
+        part = msgspec.structs.replace(part, kind=Kind.IMAGE, text="")
     return Message("user", (part,), b"")
 
 

@@ -312,7 +312,7 @@ def content_digest(text: bytes, raw: bytes, span: Span) -> bytes:
 
 def message_digest(role: str, parts: Iterable[Part], rest: Iterable[bytes] = ()) -> bytes:
     """The digest of a message: its role, its parts in order, and what else belongs to it."""
-    return digest([role.encode(), *(part.digest for part in parts), b"", *rest])
+    return digest([role.encode(), *[part.digest for part in parts], b"", *rest])
 
 
 def others(raw: bytes, fields: Mapping[str, Span], read: Collection[str]) -> list[bytes]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from mitmcontext.values import (
     Kind,
@@ -195,7 +196,9 @@ def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> 
     parts = [_block(text, raw, role, call_id, span) for span in spans.elements(text, content)]
     if not all(part.kind is Kind.THINKING for part in parts):
         # Calls stand elsewhere: the list itself must not become empty.
-        parts = [replace(part, removable=part.kind is Kind.THINKING) for part in parts]
+        parts = [
+            msgspec.structs.replace(part, removable=part.kind is Kind.THINKING) for part in parts
+        ]
     if not parts and call_id:
         return [Part(Kind.RESULT, "", content, call_id=call_id)]
     return parts

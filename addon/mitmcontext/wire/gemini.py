@@ -15,9 +15,10 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from mitmcontext.values import (
     Kind,
@@ -261,7 +262,7 @@ def _part(text: bytes, raw: bytes, role: str, span: Span) -> list[Part]:
     elif held in ({"inlineData"}, {"fileData"}):
         found = _media(text, fields[next(iter(held))], span, part_digest)
         if found.kind is not Kind.OPAQUE and not set(fields) & _THOUGHT:
-            found = replace(found, value=span)
+            found = msgspec.structs.replace(found, value=span)
     else:
         found = Part(Kind.OPAQUE, without_media(text, span), span, digest=part_digest)
     if not signed:

@@ -244,8 +244,9 @@ def packed_blocks(text: bytes) -> tuple[Fields, list[tuple[Span, Fields]]] | Non
                 at += 1
                 for key, raw in block.items():
                     begin = at + len(key) + 3
-                    own[key] = Span(begin, begin + len(raw))
-                    at = begin + len(raw) + 1
+                    at = begin + len(raw)
+                    own[key] = Span(begin, at)
+                    at += 1
                 blocks.append((Span(first, at), own))
                 at += 1
         fields[name] = Span(start, at)

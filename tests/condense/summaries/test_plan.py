@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 from tests.condense.summaries.stories import (
     AGENTS_SUMMARY,
@@ -63,7 +63,7 @@ def test_what_must_stay_parts_the_stretch() -> None:
     messages = agents(40)
     messages[30] = user("(odd)", Kind.OPAQUE)
     messages.insert(30, user("x", Kind.SYSTEM))
-    messages[30] = replace(messages[30], role="system")
+    messages[30] = msgspec.structs.replace(messages[30], role="system")
     found = planned(conversation(messages), 0.3).stretch
     assert (found.first, found.end) == (32, len(messages) - 6)
     assert planned(conversation(messages), 0.9).stretch.first == 1
