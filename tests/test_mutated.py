@@ -98,6 +98,8 @@ HELD_BACK = frozenset(
 )
 # Or since nobody could count it. A provider has to refuse such a request, too.
 UNCOUNTED = "what stands beside the messages: "
+# What a machine may cause that is busy with something else; of many cases few.
+LATE = "no step in time"
 
 
 class Sent(NamedTuple):
@@ -423,10 +425,11 @@ async def fate(worker: Worker, sent: Sent, raw: bytes, key: str, tokens: int) ->
     result = await worker.decide(ready)
     action, reason = result.outcome.action, result.outcome.reason
     if action is Action.FAILED_OPEN:
-        assert reason in HELD_BACK or reason.startswith(UNCOUNTED), reason
+        assert reason in {*HELD_BACK, LATE} or reason.startswith(UNCOUNTED), reason
     again = await worker.look(job, settings)
     assert again.raw == result.raw, "what was frozen is not what is forwarded the next time"
     word = "uncounted" if reason.startswith(UNCOUNTED) else action.name.lower()
+    word = "late" if reason == LATE else word
     return word, raw if result.raw is None else result.raw
 
 
@@ -482,6 +485,7 @@ async def all_survive(
     assert briefly == [None] * len(few_words)
     fates = await survive(worker, name, sources, few_words, range(CASES))
     _log.info("%s: %s", name, dict(sorted(fates.items())))
+    assert fates["late"] <= 2 + CASES // 100
     # Else hardly anything was put to the test.
     assert fates["taken both times"] >= CASES // 12
 

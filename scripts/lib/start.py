@@ -280,8 +280,17 @@ def wait_for_end(pid: int) -> None:
         return
 
 
+def dump_no_core() -> None:
+    """Let a crash leave no image of this process on the disk: keys and conversations are in it."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run until told to stop. mitmproxy exits by itself, with 1, where it cannot start."""
+    dump_no_core()
     rest = list(arguments)
     if rest[:1] == ["--until-end-of"]:
         threading.Thread(target=end_with, args=[int(rest[1])], daemon=True).start()

@@ -75,13 +75,15 @@ class Behaviour:
 
     `encoding` is a content-encoding, or "accept" for the first that the client offers. `gap` is
     the pause between two events of a stream in seconds, `split` cuts what is sent into pieces of
-    so many bytes, and `chunked` sends plain answers in chunks too.
+    so many bytes, and `chunked` sends plain answers in chunks too. With `hangs_up` a WebSocket is
+    closed right behind a refusal.
     """
 
     encoding: str = ""
     gap: float = 0.0
     split: int = 0
     chunked: bool = False
+    hangs_up: bool = False
 
 
 @dataclass
@@ -361,7 +363,7 @@ class Provider:
             while True:
                 wire = await read_request(reader)
                 if websocket.is_upgrade(wire):
-                    self.lines.append(websocket.Line())
+                    self.lines.append(websocket.Line(hangs_up=self.behaviour.hangs_up))
                     await websocket.serve(reader, writer, wire, self.lines[-1], self.take)
                 record, answer = self.handle(wire)
                 if await self._sent_oddly(writer, wire):

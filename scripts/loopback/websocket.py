@@ -44,13 +44,15 @@ class Turn:
 class Line:
     """What one connection keeps: its newest response, and the items that go with it.
 
-    `came` and `sent` are all messages, just as they are.
+    `came` and `sent` are all messages, just as they are. With `hangs_up` it is closed behind an
+    error.
     """
 
     response: str = ""
     items: list[Json] = field(default_factory=list)
     came: list[str | bytes] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
+    hangs_up: bool = False
 
 
 Take = Callable[[Wire, Json], Turn]
@@ -117,8 +119,13 @@ async def serve(
                 line.came.append(frame)
                 for said in answered(wire, frame, line, take):
                     line.sent.append(json.dumps(said))
-                    writer.write(end.bytes_of(TextMessage(line.sent[-1])))
+                    over = line.hangs_up and said["type"] == "error"
+                    sent = end.bytes_of(TextMessage(line.sent[-1]))
+                    # In one piece: whoever reads the one has the other.
+                    writer.write(sent + (end.bytes_of(CloseConnection(1011)) if over else b""))
                     await writer.drain()
+                    if over:
+                        raise Closed
     raise Closed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
 import random
 import socket
 import ssl
@@ -32,6 +33,10 @@ __all__ = ["both"]
 Both = Callable[..., tuple[Wire, Wire]]
 SMALL_WINDOW = "context_windows=*=8000"
 MEGABYTE = 1 << 20
+HALF_OPEN = int(os.environ.get("MITMCONTEXT_HALF_OPEN", "200"))
+"""Requests that are never sent to their end, at once."""
+LONG_ANSWER = 1_500_000
+"""So often fourteen bytes: what somebody asks for who then reads a byte now and then."""
 
 
 def settled(holds: Callable[[], bool], seconds: float = 20) -> None:
@@ -181,7 +186,7 @@ def odd_values() -> Iterator[tuple[str, bytes]]:
         ("separators of lines", '"\u2028\u2029"'.encode()),
         ("white space of every kind", b"[ \t\r\n1\n,\r2\t]"),
         ("an empty array in arrays", b"[[[[]]]]"),
-        ("three hundred deep", b"[" * 300 + b"]" * 300),
+        ("four hundred deep", b"[" * 400 + b"]" * 400),
         ("a letter and its mark", '"e\u0301\u0323"'.encode()),
     )
 
@@ -444,15 +449,15 @@ def test_half_open_requests_and_slow_readers_keep_nobody_waiting(
     connect(proxy).post(MESSAGES, with_key("k"), ODD_BODY)
     began, open_before = proxy.memory_bytes(), descriptors(proxy)
     with contextlib.ExitStack() as crowd:
-        # Two hundred who never come to the end of a head, or of a body.
-        for number in range(200):
+        # Those who never come to the end of a head, or of a body.
+        for number in range(HALF_OPEN):
             slow = crowd.enter_context(socket.create_connection(("127.0.0.1", proxy.port), 20))
             head = (
                 b"POST http://api.anthropic.com/v1/messages HTTP/1.1\r\nHost: api.anthropic.com\r\n"
             )
             slow.sendall(head if number % 2 else head + b"Content-Length: 50000000\r\n\r\n{")
         # And some who read a byte now and then of a long answer.
-        provider.default = Reply("a long answer " * 200_000, pieces=200)
+        provider.default = Reply("a long answer " * LONG_ANSWER, pieces=200)
         readers = []
         for number in range(4):
             reader = connect(proxy)
@@ -468,7 +473,7 @@ def test_half_open_requests_and_slow_readers_keep_nobody_waiting(
             for reader in readers:
                 assert reader.socket.recv(1)
             assert connect(proxy).post(MESSAGES, with_key("quick"), ODD_BODY).status == 200
-        # They are held back rather than held in memory: each would be sent some megabytes.
+        # They are held back rather than held in memory: eighty megabytes are on their way.
         assert proxy.memory_bytes() - began < 60 * MEGABYTE
     settled(lambda: descriptors(proxy) <= open_before + 60)
     assert stats(proxy)["failures"] == {}

@@ -19,7 +19,7 @@ from tests.e2e.forms import Story
 from loopback.answers import Call, Reply
 from loopback.child import ADDON, REPOSITORY, Child
 from loopback.client import Connection
-from loopback.provider import Provider, with_windows
+from loopback.provider import Behaviour, Provider, with_windows
 from loopback.websocket import Socket
 
 Json = dict[str, Any]
@@ -381,6 +381,31 @@ def test_a_turn_that_is_refused_for_its_shape_goes_out_as_it_came(
     found = stats(proxy)
     assert found["requests"]["refused_after_rewrite"] == 1
     assert warm == codex.sent[0]
+
+
+def test_who_is_hung_up_on_behind_a_refusal_comes_again_without_the_step(
+    provider: Provider, start_proxy: StartProxy, opened: Opened
+) -> None:
+    """The refusal was held back, and there is nobody any more to send the turn to once more."""
+    proxy = start_proxy(WINDOWS, CONDENSE)
+    story = forms.made_up()
+    provider.behaviour = Behaviour(hangs_up=True)
+    codex = Codex(opened(proxy), story)
+    codex.warm_up()
+    error = {"message": "Invalid value.", "type": "invalid_request_error", "code": "invalid_value"}
+    provider.replies.append(Reply(status=400, error={"error": error}))
+    with pytest.raises(ConnectionError):
+        codex.say(full(story, story.cuts[LONG]))
+    refused = frames_at(provider)[-1]
+    assert refused != codex.sent[-1]
+
+    # The step is taken back in a thread, and whoever was hung up on waits a moment.
+    time.sleep(1)
+    codex.again(opened(proxy))
+    events = codex.say([])
+
+    assert events[-1]["type"] == "response.completed"
+    assert frames_at(provider)[-1] == codex.sent[-1]
 
 
 def test_a_turn_that_is_too_long_for_the_provider_is_shortened_at_once(

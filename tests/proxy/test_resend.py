@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import gzip
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from mitmproxy import http, options
+from mitmproxy.test import tutils
 
 from loopback import certificates
 from loopback.certificates import Certificates
 from loopback.http1 import Closed, Wire, read_request
-from mitmcontext.proxy.resend import resend, tls_context, upstream_proxy
+from mitmcontext.proxy.resend import commit, resend, tls_context, upstream_proxy
 
 NAME = "api.provider.test"
 BODY = b'{"model":"m","messages":[]}'
@@ -468,3 +471,40 @@ async def test_secure_requests_tunnel_through_the_upstream_proxy(
     (wire,) = server.seen
     assert (wire.target, wire.header("x-api-key")) == ("/v1/messages?beta=true", "secret")
     assert wire.header("proxy-authorization") == ""
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_body_and_its_length_change_both_or_neither(stated: bool) -> None:
+    """Whatever line of it an error comes from, such as want of memory."""
+    lines = 0
+    for line in range(1, 20):
+        request = tutils.treq(content=b"as it came")
+        if not stated:
+            del request.headers["content-length"]
+        before = request.raw_content, request.headers.fields
+        raised = False
+        left = line
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal left, raised
+            if frame.f_code is not commit.__code__:
+                return None
+            left -= event == "line" and not raised
+            if left == 0 and not raised:
+                raised = True
+                raise MemoryError
+            return trace
+
+        sys.settrace(trace)
+        try:
+            commit(request, b"another body")
+        except MemoryError:
+            assert (request.raw_content, request.headers.fields) == before
+            lines += 1
+        finally:
+            sys.settrace(None)
+        if not raised:
+            break
+    assert lines >= 3
+    assert request.raw_content == b"another body"
+    assert request.headers.get("content-length", "12") == "12"

@@ -131,8 +131,14 @@ def test_asked_twice_it_ends_at_once(proxy: tuple[Started, int], provider: Provi
     assert b"message_stop" not in client.held
 
 
-def test_with_nothing_under_way_it_ends_at_once(proxy: tuple[Started, int]) -> None:
+def test_with_nothing_under_way_it_ends_at_once_and_a_crash_would_leave_no_image(
+    proxy: tuple[Started, int],
+) -> None:
     running, port = proxy
+    limits = Path(f"/proc/{running.process.pid}/limits")
+    if limits.exists():
+        [of_core] = [line for line in limits.read_text().splitlines() if "core file" in line]
+        assert of_core.split()[4:6] == ["0", "0"]
     # A connection that is kept for later is no exchange.
     with closing(socket.create_connection(("127.0.0.1", port), 5)):
         running.process.send_signal(signal.SIGTERM)

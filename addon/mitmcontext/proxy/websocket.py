@@ -155,8 +155,14 @@ class Sockets:
                 self._marks.show(flow, Outcome(Action.FAILED_OPEN, reason, api=RESPONSES.name))
 
     def closed(self, flow: http.HTTPFlow) -> None:
-        """Nothing more comes on this connection."""
-        self._lines.pop(flow.id, None)
+        """Nothing more comes on this connection.
+
+        Where the provider refused a turn and hung up before it could be sent again, the client has
+        not heard of the refusal and comes again: then without the step.
+        """
+        line, result = self._lines.pop(flow.id, None), self._state.pending.get(flow.id)
+        if line is not None and line.blamed and line.mirror.open and result is not None:
+            self._state.later(self._state.at_work().retract(result))
 
     # Turns.
 
@@ -273,9 +279,11 @@ class Sockets:
         held = line.going if completed else line.held
         self._keep(flow, replace(line, mirror=mirror, held=held))
         if completed:
-            self._completed(flow, line, event, known=known)
+            await self._completed(flow, line, event, known=known)
 
-    def _completed(self, flow: http.HTTPFlow, line: Line, event: Event, *, known: bool) -> None:
+    async def _completed(
+        self, flow: http.HTTPFlow, line: Line, event: Event, *, known: bool
+    ) -> None:
         """Learn from what the provider reports; what it took is as good as confirmed."""
         result = self._state.pending.get(flow.id)
         if result is None or not known:
@@ -284,7 +292,11 @@ class Sockets:
         if usage is not None and not line.blamed:
             self._aftermath.learn(flow, usage)
         worker = self._state.at_work()
-        self._state.later(worker.retract(result) if line.blamed else worker.confirm(result))
+        if line.blamed:
+            # Before the client hears of it: its next turn is not to meet with the step again.
+            await worker.retract(result)
+        else:
+            self._state.later(worker.confirm(result))
 
     async def _again(
         self, flow: http.HTTPFlow, message: WebSocketMessage, line: Line, event: Event
