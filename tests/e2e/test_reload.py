@@ -41,7 +41,7 @@ script.ReloadInterval = 0.05
 BROKEN = ("(", "import nothing_of_the_kind", "1 / 0")
 
 
-def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

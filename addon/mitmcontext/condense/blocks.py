@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
+from mitmcontext.condense.signs import before_a_sign
+
 _LINES: Final = 6
 _LONGEST: Final = 900
 _PIECE: Final = 600
@@ -93,7 +95,7 @@ def _pieces(text: str, start: int, end: int) -> Iterator[Block]:
         at = text.rfind("\\n", least, most) + 2
         if at < least:
             at = max(text.rfind(mark, least, most) for mark in " ,") + 1
-        at = at if at > start else most
+        at = at if at > start else before_a_sign(text, most)
         yield Block(start, at)
         start = at
     yield Block(start, end)

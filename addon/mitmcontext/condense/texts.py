@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from mitmcontext.condense.signs import before_a_sign
 from mitmcontext.values import Kind, Message, Part, Picture
 
 OPENING: Final = "[mitmcontext:"
@@ -310,9 +311,14 @@ def _clip(text: str, size: int) -> str:
         line = " ".join(head)
         if len(line) <= size:
             return line
-        return f"{line[: size * 2 // 3]} [...] {line[-size // 3 :]}"
-    tail = " ".join(text.rsplit(None, most)[1:])
-    return f"{' '.join(head[:most])[: size * 2 // 3]} [...] {tail[-size // 3 :]}"
+        return _ends(line, line, size)
+    return _ends(" ".join(head[:most]), " ".join(text.rsplit(None, most)[1:]), size)
+
+
+def _ends(head: str, tail: str, size: int) -> str:
+    """What a line begins and ends with."""
+    until, since = before_a_sign(head, size * 2 // 3), len(tail) - -(-size // 3)
+    return f"{head[:until]} [...] {tail[before_a_sign(tail, since) :]}"
 
 
 def _sha(text: str) -> str:
