@@ -18,7 +18,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 from cryptography.hazmat.primitives.poly1305 import Poly1305
@@ -100,6 +100,17 @@ class Stretch:
         return len(self.spans) * _PER_MESSAGE + more
 
 
+class Little(NamedTuple):
+    """What may be read at once, in bytes: where nothing is known of a body, and around a stretch.
+
+    `values` says how many commas there may be in it: what reading takes goes by them.
+    """
+
+    whole: int
+    around: int
+    values: int
+
+
 class Recollections:
     """Stretches of recent conversations, bounded in bytes, the least recently used go first.
 
@@ -125,18 +136,13 @@ class Recollections:
         Raises:
             Unreadable: it is no request of this API.
         """
-        return self.read_little(api, body, len(body), len(body)) or (api.read(body), None)
+        size = len(body)
+        return self.read_little(api, body, Little(size, size, size)) or (api.read(body), None)
 
     def read_little(
-        self, api: Api, body: bytes, whole: int, around: int
+        self, api: Api, body: bytes, most: Little
     ) -> tuple[Request, Stretch | None] | None:
-        """The same, but None where too many bytes would have to be read.
-
-        Args:
-            api: whose request it is.
-            body: decoded.
-            whole: so many bytes may be read where nothing is known of them.
-            around: so many may be read around a stretch.
+        """The same, but None where more would have to be read.
 
         Raises:
             Unreadable: it is no request of this API.
@@ -149,15 +155,18 @@ class Recollections:
             alike = [stretch for name in names for stretch in self._kept.get(name, ())]
         for stretch in alike:
             end = start + stretch.size
-            longest, least = len(body) - start - 1, len(body) - around
+            longest, least = len(body) - start - 1, len(body) - most.around
             if stretch.api != api.name or not least <= stretch.size <= longest:
                 continue
             same = body.startswith(stretch.tail, end - len(stretch.tail))
+            if same and body.count(b",", 0, start) + body.count(b",", end) > most.values:
+                return None
             if same and self.mark(memoryview(body)[start:end]) == stretch.mark:
                 request = _around(api, body, start, stretch)
                 if request is not None:
                     return request, stretch
-        return (api.read(body), None) if len(body) <= whole else None
+        little = len(body) <= most.whole and body.count(b",") <= most.values
+        return (api.read(body), None) if little else None
 
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:
         """Keep a stretch of a request, instead of the shorter one that it grew from.

@@ -195,7 +195,21 @@ def test_what_is_frozen_is_found_again_after_a_restart() -> None:
     certain, found = again.near(told)
     assert (certain, found) == (False, None)
     assert again.find(told) == frozen
-    assert again.near([*told, b"n" * 32]) == (True, frozen)
+    longer = [*told, b"n" * 32]
+    assert again.near(longer)[0] is False, "somebody may have gone back before the restart"
+    assert again.find(longer) == frozen
+    assert again.near([*longer, b"m" * 32]) == (True, frozen)
+
+
+def test_who_goes_back_after_a_restart_and_forward_again_finds_what_is_deeper() -> None:
+    far = shelf()
+    before = Ledger(shelf(), Tiers([far]))
+    first = before.freeze(links("abcdefgh"), entry(1), None)
+    second = before.freeze(links("abcdefghij"), entry(1, 7, step=2), first)
+    book = Ledger(shelf(), Tiers([far]))
+    assert book.find(links("abcdef")) == first
+    assert book.find(links("abcdefghij")) == second
+    assert book.near(links("abcdefghijkl")) == (True, second), "from then on memory knows"
 
 
 def test_what_memory_lost_is_fetched_again() -> None:

@@ -282,6 +282,18 @@ def test_a_small_document_is_left_to_mitmproxy(length: str | None, expected: Han
     assert stream is Handling.TEE
 
 
+def test_of_a_large_answer_only_what_was_used_is_built() -> None:
+    heard = Heard("application/json")
+    said = ", ".join(f'{{"token": "w{n}", "logprob": -{n}.5}}' for n in range(20_000))
+    answer = f'{{"choices": [{said}], "usage": {{"input_tokens": 9, "output_tokens": 4}}}}'
+    heard.tee.read(answer.encode())
+    assert heard.usages == [Usage(input_tokens=9, output_tokens=4)]
+    broken = Heard("application/json")
+    broken.tee.read(answer.encode()[:-1])
+    assert not broken.usages
+    assert broken.failures == ["DecodeError"]
+
+
 def test_a_whole_answer_is_read_at_once() -> None:
     heard = Heard("application/json")
     heard.tee.read(b'{"usage":{"input_tokens":7,"output_tokens":2}}')

@@ -179,8 +179,9 @@ class Ledger:
         self._provisional = min(PROVISIONAL, kept)
         self._freezing = threading.Lock()
         # By the last link of a history that was looked up: where the entry was that held (or -1),
-        # and how much was written until then. It says nothing of that link itself, or behind it.
-        self._asked: LRUCache[bytes, tuple[int, int]] = LRUCache(_ASKED)
+        # how much was written until then, and whether the history had been looked up before, when
+        # it was shorter. It says nothing of that link itself, or behind it.
+        self._asked: LRUCache[bytes, tuple[int, int, bool]] = LRUCache(_ASKED)
         self._asking = threading.Lock()
         self._writes = 0
         # By a link with an entry: the links of later entries of its conversation.
@@ -194,10 +195,11 @@ class Ledger:
         """
         certain, found = self.near(links)
         if not certain:
+            grown = self._latest_mark(links) is not None
             self._fetch(links)
             writes = self._writes
             found = self._scan(links)
-            self._note(links, found, writes)
+            self._note(links, found, writes, grown=grown)
         return found
 
     def near(self, links: Sequence[bytes]) -> tuple[bool, Found | None]:
@@ -206,9 +208,9 @@ class Ledger:
         mark = self._latest_mark(links)
         if mark is None or self._shared:
             found = self._scan(links)
-            certain = self._far is None
+            certain, grown = self._far is None, False
         else:
-            index, at, written = mark
+            index, at, written, grown = mark
             # What lies behind the mark was never looked up; only a few messages of it can be new.
             found = self._scan(links, index)
             if found is None:
@@ -217,9 +219,12 @@ class Ledger:
                 certain = at == (found.at if found else -1)
             else:
                 certain = True
-            certain = self._far is None or (certain and len(links) - index <= _NEW)
+            # Who had gone back before the first look may bring again what is only kept far away.
+            few = len(links) - index <= (_NEW if grown else 1)
+            certain = self._far is None or (certain and few)
+            grown = grown or index < len(links) - 1
         if certain:
-            self._note(links, found, writes)
+            self._note(links, found, writes, grown=grown)
         return certain, found
 
     def freeze(self, links: Sequence[bytes], entry: Entry, base: Found | None) -> Found:
@@ -367,7 +372,7 @@ class Ledger:
         with self._asking:
             self._writes += 1
 
-    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, int, int] | None:
+    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, int, int, bool] | None:
         """Index and content of a mark at one of the latest links; None for who was not here.
 
         That is somebody new, a fork, or another proxy's.
@@ -378,10 +383,12 @@ class Ledger:
                     return (index, *self._asked[links[index]])
         return None
 
-    def _note(self, links: Sequence[bytes], found: Found | None, writes: int) -> None:
+    def _note(
+        self, links: Sequence[bytes], found: Found | None, writes: int, *, grown: bool
+    ) -> None:
         if links:
             with self._asking:
-                self._asked[links[-1]] = (found.at if found else -1), writes
+                self._asked[links[-1]] = (found.at if found else -1), writes, grown
 
     def _at(self, links: Sequence[bytes], at: int) -> Found | None:
         """The newest entry at a link, but for the last message's."""

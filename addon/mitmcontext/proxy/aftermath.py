@@ -14,7 +14,7 @@ from mitmcontext.proxy.job import Result
 from mitmcontext.proxy.marks import Marks, updated
 from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.state import State
-from mitmcontext.values import Action, Unreadable, Usage
+from mitmcontext.values import Action, Usage
 
 _log: Final = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ class Aftermath:
     def __init__(self, state: State, marks: Marks) -> None:
         self._state = state
         self._marks = marks
+        # The flows that are being counted after they were forwarded.
+        self._counting: set[str] = set()
 
     def conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""
@@ -38,6 +40,7 @@ class Aftermath:
         if (link := result.link) is not None and self._state.team is None:
             flow.metadata[LINK] = link.hex()
         if not result.counted:
+            self._counting.add(flow.id)
             self._state.later(self._count(flow, result))
             return
         self._marks.note(flow, result)
@@ -52,23 +55,20 @@ class Aftermath:
             if result.counted:
                 self._learned(flow, result, usage)
                 updated(flow)
-            else:
+            elif flow.id in self._counting:
                 self._state.uncounted[flow.id] = usage
 
     async def _count(self, flow: http.HTTPFlow, result: Result) -> None:
         """Count, after forwarding, what needed no count before."""
         try:
             counted = await self._state.at_work().count_later(result)
-        except (Unreadable, RuntimeError) as error:
-            # RuntimeError: the pool was closed by a live reload meanwhile.
-            self._state.uncounted.pop(flow.id, None)
-            self._state.figures.failed(type(error).__name__)
-            return
+        finally:
+            self._counting.discard(flow.id)
+            reported = self._state.uncounted.pop(flow.id, None)
         spent = result.outcome.milliseconds
         counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))
         self._state.figures_of(flow).recount(counted.outcome)
         self._marks.note(flow, counted)
-        reported = self._state.uncounted.pop(flow.id, None)
         newest = self._state.pending.get(flow.id, result)
         if newest is not result:
             return  # another turn on a WebSocket meanwhile
@@ -81,11 +81,7 @@ class Aftermath:
 
     async def _explain(self, flow: http.HTTPFlow, result: Result) -> None:
         """Tell, after forwarding, what steps did that were taken before the last start."""
-        try:
-            explained = await self._state.at_work().explain(result)
-        except (Unreadable, RuntimeError) as error:
-            self._state.figures.failed(type(error).__name__)
-            return
+        explained = await self._state.at_work().explain(result)
         self._marks.mark(flow, explained.outcome)
         updated(flow)
 

@@ -21,6 +21,8 @@ from mitmcontext.wire.api import digest
 
 # Counting this much takes a millisecond or two.
 _COUNT_INLINE: Final = 4 << 10
+# So does adding up so many messages.
+_MESSAGES_INLINE: Final = 3_000
 # An assessment of two thousand messages.
 _ANALYSIS: Final = 16 << 10
 # Two states of the calibration that correct these estimates alike are alike.
@@ -58,6 +60,8 @@ class Assessor:
         """Whether what was never counted is so little that a hop to a thread would cost more."""
         sent, forwarded = ready.laid.sent, ready.laid.forwarded
         if "content-encoding" in ready.job.headers or sent.family.encoding not in self._encoders:
+            return False
+        if len(sent.facts) > _MESSAGES_INLINE:
             return False
         readings = (sent,) if forwarded is sent else (sent, forwarded)
         return sum(self._lacks(one) for one in readings) <= _COUNT_INLINE

@@ -21,7 +21,7 @@ from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies, threads
 from mitmcontext.proxy.job import Job, Ready, encoded
 from mitmcontext.proxy.tenant import keyed
-from mitmcontext.recollect import Recollections, Stretch
+from mitmcontext.recollect import Little, Recollections, Stretch
 from mitmcontext.settings import Settings
 from mitmcontext.tokens.families import Asked, family_of
 from mitmcontext.values import Request, Standing
@@ -29,8 +29,12 @@ from mitmcontext.values import Request, Standing
 # Reading so much takes well below a millisecond. In a thread it takes half of one more, since the
 # body has to come into another core's cache. Around what is known of a conversation stand tools and
 # system prompt, mostly, which are passed over and cost less: those of agents have 40 to 150 KB.
-_INLINE: Final = 64 << 10
-_INLINE_AROUND: Final = 256 << 10
+# What it takes goes by the number of values and of messages, of which a body of this size may hold
+# thousands: then it goes to a thread, too.
+_INLINE: Final = Little(whole=64 << 10, around=256 << 10, values=6_000)
+_INLINE_NEW: Final = 100
+_INLINE_NEW_VALUES: Final = 1_200
+_INLINE_MESSAGES: Final = 3_000
 # Laying frozen edits anew over a body of this size takes a few milliseconds.
 _INLINE_LAID: Final = 512 << 10
 # Far beyond what reading needs: only for a machine that stands still.
@@ -80,8 +84,8 @@ class Reader:
         """
         read = None
         if "content-encoding" not in job.headers:
-            read = self._recollections.read_little(job.api, job.raw, _INLINE, _INLINE_AROUND)
-        if read is None:
+            read = self._recollections.read_little(job.api, job.raw, _INLINE)
+        if read is None or not _is_little(*read):
             return await self._in_time(lambda: self.lay_far(self._read(job, settings)))
         ready = self._recognised(job, settings, *read)
         sent = ready.laid.sent
@@ -159,6 +163,16 @@ class Reader:
             return replace(ready, laid=laid) if laid.found is not None else ready
         ready = replace(ready, laid=laid)
         return replace(ready, raw=encoded(ready))
+
+
+def _is_little(request: Request, stretch: Stretch | None) -> bool:
+    """Whether a request has few messages, and few that are not known, with little in them."""
+    known = len(stretch.spans) if stretch is not None else 0
+    if len(request.spans) > min(_INLINE_MESSAGES, known + _INLINE_NEW):
+        return False
+    new = request.spans[known:]
+    commas = request.body.count(b",", new[0].start, new[-1].end) if new else 0
+    return commas <= _INLINE_NEW_VALUES
 
 
 def _attested(request: Request, job: Job, settings: Settings) -> str:

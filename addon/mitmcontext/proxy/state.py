@@ -91,7 +91,13 @@ class State:
         return self.figures.snapshot() | {"stores": stores}
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the requests."""
+        """Do something beside the requests; if it fails, only that is missing."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Count a failure by its kind: else asyncio would log its text."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.figures.failed(type(error).__name__)

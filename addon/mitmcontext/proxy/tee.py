@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from mitmcontext.proxy import bodies
 from mitmcontext.values import Usage
 from mitmcontext.wire.event_stream import EventStreamReader, unwrapped
@@ -31,6 +33,9 @@ _STREAMS: Final = (EVENT_STREAM, AWS_EVENT_STREAM, *LINES)
 # An answer with an image in it may be large; parsing it would stall every other flow.
 _JSON_LIMIT = 2 * 2**20
 _EVENT_LIMIT = 2**20
+# What was used is told in some hundred bytes.
+_FIELD: Final = 16 * 2**10
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # An answer that says that it is no larger comes in one piece or two.
 _SMALL = 64 * 2**10
 # What one piece off the wire may decode to. The wire gives at most 64 KiB at a time.
@@ -235,7 +240,7 @@ class Tee:
                 self._telling[1:] = [piece]
 
     def _read(self, data: bytes) -> None:
-        answer = json.loads(data) if data else None
+        answer = _answer(data) if data else None
         if isinstance(answer, dict):
             self._usage = merge(self._usage, self._usage_of(answer))
 
@@ -251,6 +256,20 @@ class Tee:
             self._on_failure(type(error).__name__)
         except BaseException:  # noqa: BLE001, S110 - there is nobody left to tell
             pass
+
+
+def _answer(data: bytes) -> object:
+    """A JSON text; of a large object only the small fields, among which is what was used.
+
+    To build megabytes of log probabilities would hold up everybody for tens of milliseconds.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    if len(data) <= _FIELD:
+        return json.loads(data)
+    fields = _FIELDS.decode(data)
+    return {name: json.loads(bytes(raw)) for name, raw in fields.items() if len(raw) <= _FIELD}
 
 
 def _is_json(media: str) -> bool:

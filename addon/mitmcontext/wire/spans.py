@@ -19,6 +19,10 @@ from mitmcontext.values import Edit, Span, Unreadable
 MOST: Final = 20_000
 """So many messages, or parts of one, are read: a window of a million tokens holds fewer."""
 
+MOST_VALUES: Final = 150_000
+"""So many values in all are read: each takes some sixty bytes of memory as soon as it is found, and
+all those of one object or array are found in one go that nobody else can interrupt."""
+
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _COMMA: Final = re.compile(rb"[ \t\n\r]*+,[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -39,6 +43,27 @@ Fields = dict[str, Span]
 """The values of an object by their keys."""
 
 
+_VALUE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|,')
+
+
+def check_values(text: bytes) -> None:
+    """Refuse a text that holds more values than anybody sends.
+
+    Commas outside of strings part them. Where there are few in all, nothing has to be looked at.
+
+    Raises:
+        Unreadable: it does.
+    """
+    if len(text) <= MOST_VALUES or text.count(b",") <= MOST_VALUES:
+        return
+    found = 0
+    for match in _VALUE.finditer(text):
+        # A match is a comma or a string; only a string is longer, and none is a comma.
+        found += match.end() - match.start() == 1
+        if found > MOST_VALUES:
+            raise Unreadable("more values than anybody sends")
+
+
 def tolerant[T](body: bytes, read: Callable[[bytes, bytes], T]) -> T:
     r"""Read a body that may hold lone surrogates.
 
@@ -53,6 +78,7 @@ def tolerant[T](body: bytes, read: Callable[[bytes, bytes], T]) -> T:
     Raises:
         Unreadable: not UTF-8, or `read` finds it so.
     """
+    check_values(body)
     if not body.isascii():
         try:
             body.decode()
