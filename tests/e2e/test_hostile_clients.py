@@ -1,23 +1,18 @@
-"""Clients that mean harm, or that just go: bombs, torture, half requests, slowness, and crowds."""
+"""Clients that mean harm, or that just go: torture, half requests, slowness, and crowds."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import os
 import random
 import socket
 import ssl
-import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import brotli  # type: ignore[import-untyped]
-import zstandard
 from tests.e2e.judging import OPTION, Connect, Line, StartProxy, Stats, bodies, with_key
 from tests.e2e.test_untouched import MESSAGES, ODD_BODY, body_of, both, history, same
 
@@ -50,107 +45,6 @@ def settled(holds: Callable[[], bool], seconds: float = 20) -> None:
 def descriptors(proxy: Child) -> int:
     """How many files and sockets the proxy has open."""
     return len(list((proxy.proc / "fd").iterdir()))
-
-
-# Bombs.
-
-
-def bombs() -> Iterator[tuple[str, str, bytes]]:
-    """A name, an encoding, and some kilobytes that unpack to hundreds of megabytes."""
-    nothing = bytes(MEGABYTE)
-    size = 160
-    packed = zlib.compressobj(9, wbits=31)
-    yield (
-        "gzip",
-        "gzip",
-        b"".join([*(packed.compress(nothing) for _ in range(size)), packed.flush()]),
-    )
-    packed = zlib.compressobj(9)
-    once = b"".join([*(packed.compress(nothing) for _ in range(size)), packed.flush()])
-    yield "deflate", "deflate", once
-    member = gzip.compress(nothing * 8, 9)
-    yield "many members", "gzip", member * (size // 8)
-    frames = zstandard.ZstdCompressor(level=3).compressobj()
-    yield (
-        "zstd",
-        "zstd",
-        b"".join([*(frames.compress(nothing) for _ in range(size)), frames.flush()]),
-    )
-    brotlis = brotli.Compressor(quality=3)
-    pieces = [brotlis.process(nothing) for _ in range(size)]
-    yield "brotli", "br", b"".join([*pieces, brotlis.finish()])
-    yield "packed twice", "gzip, gzip", gzip.compress(member * (size // 8))
-    yield "not what it claims", "br", member * (size // 8)
-    text = b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":[{"role":"user","content":"'
-    yield "a request that never ends", "gzip", gzip.compress(text) + member * (size // 8)
-
-
-class Elsewhere:
-    """Another client, who sends one small request after the other; `count` were answered."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.count = 0
-        self._connection = connection
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._talk)
-
-    def __enter__(self) -> Elsewhere:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
-
-    def _talk(self) -> None:
-        while not self._stop.is_set():
-            assert self._connection.post(MESSAGES, with_key("other"), ODD_BODY).status == 200
-            self.count += 1
-
-
-def test_bombs_pass_unopened_in_little_memory_while_others_are_served(
-    both: Both, provider: Provider, start_proxy: StartProxy, connect: Connect
-) -> None:
-    proxy = start_proxy()
-    # What everybody needs once is loaded.
-    connect(proxy).post(MESSAGES, with_key("k"), body_of(history(count=8)))
-    before = proxy.peak_memory_bytes()
-    with Elsewhere(connect(proxy)) as other:
-        for name, coding, body in bombs():
-            assert len(body) < 2 * MEGABYTE, name
-            seen = provider.number
-            headers = (*with_key("bomber"), ("content-encoding", coding))
-            connect(proxy).post(MESSAGES, headers, body)
-            arrived = [one for one in provider.records if one.number > seen and one.key == "bomber"]
-            assert [one.wire.body for one in arrived] == [body], name
-    # context_max_body is 32 MB, and a thread or two unpacks at a time.
-    assert proxy.peak_memory_bytes() - before < 150 * MEGABYTE
-    assert other.count > 0
-    assert "Traceback" not in proxy.said()
-
-
-def test_a_hundred_megabytes_and_a_million_messages_pass(
-    start_proxy: StartProxy, connect: Connect, provider: Provider, stats: Stats
-) -> None:
-    proxy = start_proxy()
-    pair = b'{"role":"user","content":"a"},{"role":"assistant","content":"b"},'
-    # What comes first lets the provider refuse them at once: to read it all would take it minutes.
-    million = b'!{"model":"m","messages":[' + pair * 550_000 + b"]}"
-    huge = b'!{"model":"m","messages":[{"role":"user","content":"' + b"x" * (100 * MEGABYTE)
-    connect(proxy).post(MESSAGES, with_key("k"), ODD_BODY)
-    before = proxy.peak_memory_bytes()
-    with Elsewhere(connect(proxy)) as other:
-        for body in (million, huge):
-            assert len(body) > 32 * MEGABYTE
-            answer = connect(proxy).post(MESSAGES, with_key("large"), body)
-            assert answer.status == 400
-            [arrived] = [one for one in provider.records if one.key == "large"]
-            assert arrived.wire.body == body
-            provider.records.clear()
-    assert other.count > 0
-    # Streamed, and never held.
-    assert proxy.peak_memory_bytes() - before < 60 * MEGABYTE
-    assert stats(proxy)["failures"] == {}
 
 
 # Torture.

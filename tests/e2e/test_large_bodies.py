@@ -1,0 +1,170 @@
+"""Bodies that are large, become large, or consist of very many things, while others are served.
+
+How long others wait is compared with what they wait while a bare proxy passes on the same.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+
+import brotli  # type: ignore[import-untyped]
+import pytest
+import zstandard
+from tests.e2e.judging import Connect, StartProxy, Stats, with_key
+from tests.e2e.test_untouched import MESSAGES, ODD_BODY, body_of, history
+
+from loopback.child import Child
+from loopback.client import Connection
+from loopback.provider import Provider
+
+MEGABYTE = 1 << 20
+# context_max_body, up to which a body is read.
+READ = 32 * MEGABYTE
+# The provider refuses who has no key before it reads the body, which would take it minutes.
+NO_KEY = (("content-type", "application/json"),)
+# A lot on a quiet machine. On a busy one it is the best of several tries that counts.
+SECONDS, TRIES = 1.0, 3
+
+
+class Elsewhere:
+    """Another client, who sends one small request after the other until the block ends.
+
+    `longest` is the time in seconds that an answer took at most. What went wrong for them is
+    raised when the block ends.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.longest = 0.0
+        self._count = 0
+        self._failed: Exception | None = None
+        self._connection = connection
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._talk)
+
+    def __enter__(self) -> Elsewhere:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(90)
+        if kind is None:
+            assert not self._thread.is_alive(), "somebody else still waits for an answer"
+            if self._failed is not None:
+                raise self._failed
+            assert self._count > 0
+
+    def _talk(self) -> None:
+        try:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                answer = self._connection.post(MESSAGES, with_key("other"), ODD_BODY)
+                self.longest = max(self.longest, time.monotonic() - began)
+                assert answer.status == 200, answer.head
+                self._count += 1
+        except Exception as error:  # noqa: BLE001 - raised again where it is seen
+            self._failed = error
+
+
+class Pair:
+    """A bare proxy and one with the addon, through which the same is sent."""
+
+    def __init__(self, provider: Provider, bare: Child, ours: Child, connect: Connect) -> None:
+        self.ours = ours
+        self._provider = provider
+        self._both = (bare, ours)
+        self._connect = connect
+        self._others = [connect(proxy) for proxy in self._both]
+
+    def held_up(self, body: bytes, *headers: tuple[str, str]) -> float:
+        """By how many seconds others wait longer than with a bare proxy, while a body passes.
+
+        What others do on the machine comes and goes, so it is the least of a few tries.
+        """
+        least = float("inf")
+        for _ in range(TRIES):
+            bare, ours = (self._longest(at, body, headers) for at in range(2))
+            least = min(least, ours - bare)
+            if least < SECONDS:
+                break
+        return least
+
+    def _longest(self, at: int, body: bytes, headers: Sequence[tuple[str, str]]) -> float:
+        """The longest that others wait while a body passes through one of the two, as it came."""
+        connection = self._connect(self._both[at])
+        with Elsewhere(self._others[at]) as other:
+            answer = connection.post(MESSAGES, (*NO_KEY, *headers), body)
+        connection.close()
+        assert answer.status == 401
+        [arrived] = [one for one in self._provider.records if not one.key]
+        assert arrived.wire.body == body
+        self._provider.records.clear()
+        return other.longest
+
+
+@pytest.fixture
+def pair(provider: Provider, start_proxy: StartProxy, connect: Connect) -> Pair:
+    """Both stream what is too large to be read, and have loaded what everybody needs once."""
+    bare, ours = start_proxy(f"stream_large_bodies={READ}", addon=None), start_proxy()
+    for proxy in (bare, ours):
+        connect(proxy).post(MESSAGES, with_key("k"), body_of(history(count=8)))
+    provider.records.clear()
+    return Pair(provider, bare, ours, connect)
+
+
+def bombs() -> Iterator[tuple[str, str, bytes]]:
+    """A name, an encoding, and some kilobytes that unpack to hundreds of megabytes."""
+    nothing = bytes(MEGABYTE)
+    size = 160
+    packed = zlib.compressobj(9, wbits=31)
+    yield (
+        "gzip",
+        "gzip",
+        b"".join([*(packed.compress(nothing) for _ in range(size)), packed.flush()]),
+    )
+    packed = zlib.compressobj(9)
+    once = b"".join([*(packed.compress(nothing) for _ in range(size)), packed.flush()])
+    yield "deflate", "deflate", once
+    member = gzip.compress(nothing * 8, 9)
+    yield "many members", "gzip", member * (size // 8)
+    frames = zstandard.ZstdCompressor(level=3).compressobj()
+    yield (
+        "zstd",
+        "zstd",
+        b"".join([*(frames.compress(nothing) for _ in range(size)), frames.flush()]),
+    )
+    brotlis = brotli.Compressor(quality=3)
+    pieces = [brotlis.process(nothing) for _ in range(size)]
+    yield "brotli", "br", b"".join([*pieces, brotlis.finish()])
+    yield "packed twice", "gzip, gzip", gzip.compress(member * (size // 8))
+    yield "not what it claims", "br", member * (size // 8)
+    text = b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":[{"role":"user","content":"'
+    yield "a request that never ends", "gzip", gzip.compress(text) + member * (size // 8)
+
+
+def test_bombs_pass_unopened_in_little_memory_while_others_are_served(pair: Pair) -> None:
+    before = pair.ours.peak_memory_bytes()
+    for name, coding, body in bombs():
+        assert len(body) < 2 * MEGABYTE, name
+        assert pair.held_up(body, ("content-encoding", coding)) < SECONDS, name
+    # context_max_body is 32 MB, and a thread or two unpacks at a time.
+    assert pair.ours.peak_memory_bytes() - before < 150 * MEGABYTE
+    assert "Traceback" not in pair.ours.said()
+
+
+def test_a_hundred_megabytes_and_a_million_messages_pass(pair: Pair, stats: Stats) -> None:
+    before = pair.ours.peak_memory_bytes()
+    start = b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":['
+    two = b'{"role":"user","content":"a"},{"role":"assistant","content":"b"},'
+    million = start + two * 550_000 + b'{"role":"user","content":"a"}]}'
+    huge = start + b'{"role":"user","content":"' + b"x" * (100 * MEGABYTE) + b'"}]}'
+    for name, body in (("a million", million), ("huge", huge)):
+        assert len(body) > READ
+        assert pair.held_up(body) < SECONDS, name
+    # Streamed, and never held.
+    assert pair.ours.peak_memory_bytes() - before < 60 * MEGABYTE
+    assert stats(pair.ours)["failures"] == {}
