@@ -234,6 +234,10 @@ class Known:
         kept = self._store.get(key, b"")
         return int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
 
+    def forget_messages(self) -> None:
+        """Forget what was read; what it counted as stays."""
+        self._read.clear()
+
     def clear(self) -> None:
         """Forget everything."""
         self._store.clear()

@@ -248,6 +248,8 @@ class Worker:
         # Excerpts, and what was forwarded before: nothing of it is to show, or to be missed.
         self._outcomes.clear()
         self._prefixes.clear()
+        self.known.forget_messages()
+        self._reader.clear()
         forgotten = self._ledger.forget(link)
         self._epoch.renew()
         return forgotten
