@@ -37,6 +37,14 @@ def test_commas_in_texts_are_no_values() -> None:
     assert len(MESSAGES.read(HEAD + MESSAGE % table + b"]}").spans) == 1
 
 
+def test_a_string_that_never_ends_is_looked_at_once() -> None:
+    # Looked at from each of its quotes it would take hours.
+    many = b'"' + b"," * (MOST_VALUES + 1) + b'"'
+    endless = b'"' + b'\\"' * 5_000_000
+    with pytest.raises(Unreadable, match="not a JSON object"):
+        MESSAGES.read(HEAD + MESSAGE % many + b"," + MESSAGE % endless)
+
+
 def test_as_many_messages_as_are_read_are_no_dense_body() -> None:
     body = HEAD + b",".join([MESSAGE % b'"a,b,c,d,e,f"'] * MOST) + b"]}"
     assert len(MESSAGES.read(body).spans) == MOST

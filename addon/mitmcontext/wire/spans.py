@@ -43,7 +43,8 @@ Fields = dict[str, Span]
 """The values of an object by their keys."""
 
 
-_VALUE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|,')
+# A string that never ends is one, too: else each of its quotes would be tried as the start of one.
+_VALUE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|,', re.DOTALL)
 
 
 def check_values(text: bytes) -> None:
