@@ -114,6 +114,53 @@ def is_within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
 
+ENUMS = frozenset({"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag", "ReprEnum"})
+CODE = [
+    pytest.param(ast.parse(file.read_text(encoding="utf-8")), id=str(file.relative_to(ADDON)))
+    for file in sorted(ADDON.rglob("*.py"))
+]
+
+
+def enums_of(tree: ast.Module) -> Iterator[tuple[str, set[str]]]:
+    """The names of a module's enums, each with those of what it is made from."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            if bases & ENUMS:
+                yield node.name, bases
+
+
+@pytest.mark.parametrize("tree", CODE)
+def test_enums_are_compared_by_value(tree: ast.Module) -> None:
+    """What is in flight over a reload has members of the old classes, none of which *is* a new one.
+
+    So they are compared by `==`, and are such that equal values make them equal.
+    """
+    assert [name for name, bases in enums_of(tree) if not bases & {"StrEnum", "IntEnum"}] == []
+    same = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(sign, ast.Is | ast.IsNot) for sign in node.ops)
+        and any(is_member(side) for side in (node.left, *node.comparators))
+    ]
+    assert same == []
+
+
+def is_member(side: ast.expr) -> bool:
+    """Whether something is a member of one of our enums, as in `Kind.CALL`."""
+    if not isinstance(side, ast.Attribute):
+        return False
+    return ast.unparse(side.value).rpartition(".")[2] in NAMES_OF_ENUMS
+
+
+NAMES_OF_ENUMS = frozenset(
+    name
+    for file in ADDON.rglob("*.py")
+    for name, _ in enums_of(ast.parse(file.read_text(encoding="utf-8")))
+)
+
+
 def test_every_part_has_its_place() -> None:
     """A new module belongs to one of the parts above, or to the proxy's side."""
     parts = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}

@@ -123,7 +123,7 @@ class Births:
         before: list[str] = []
         pieces: list[Edit] = []
         for index, part in enumerate(message.parts):
-            if part.kind is not Kind.RESULT or part.value is None:
+            if part.kind != Kind.RESULT or part.value is None:
                 continue
             call = _call(sent, at, part)
             failed = _FAILED.search(raw, *part.span) is not None
@@ -180,7 +180,7 @@ def _call(sent: Read, at: int, part: Part) -> Call | None:
         if message.role != "assistant":
             continue
         for said in reversed(message.parts):
-            if said.kind is Kind.CALL and ticket in (said.call_id, said.name):
+            if said.kind == Kind.CALL and ticket in (said.call_id, said.name):
                 return Call(said.name, said.text)
     return None
 
@@ -195,7 +195,7 @@ def _again(sent: Read, at: int, call: Call | None) -> bool:
         raw = sent.request.raw(before)
         if name in raw:
             parts = message_of(sent.api, raw).parts
-            count += sum(p.kind is Kind.CALL and p.text == call.text for p in parts)
+            count += sum(p.kind == Kind.CALL and p.text == call.text for p in parts)
     return count > 1
 
 

@@ -160,7 +160,7 @@ class _Engine:
         """
         job = Job(api, _PATHS[api.name], self._key, self._key, {}, body, at=time.time())
         ready = await self._worker.look(job, settings)
-        if ready.standing is Standing.ALONE:
+        if ready.standing == Standing.ALONE:
             raise Unreadable(ready.why)
         result = await self._worker.decide(ready)
         if not result.counted:
@@ -231,7 +231,7 @@ def _told(messages: Messages, result: Result, outcome: Outcome) -> ContextManage
         metadata={
             "action": outcome.action.value,
             "reason": outcome.reason,
-            "is_new_step": outcome.action is Action.CONDENSED,
+            "is_new_step": outcome.action == Action.CONDENSED,
             "steps": outcome.steps,
             "utilization_percent": 100 * outcome.utilisation,
             "limit_tokens": outcome.room,

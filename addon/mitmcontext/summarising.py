@@ -110,7 +110,7 @@ def _pays(assessment: Assessment, thresholds: Thresholds, course: Course, market
     cut = Cut(before, min(before, after), assessment.fixed, min(course.growth, after))
     sooner = until_full(course, full, before)
     found: Forecast = forecast(cut, sooner, market.cache, market.rates)
-    return market.cache is Cache.COLD or found.pays
+    return market.cache == Cache.COLD or found.pays
 
 
 def way_to_ask(

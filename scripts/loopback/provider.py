@@ -67,6 +67,7 @@ SPEAKING: tuple[Speaking, ...] = (
     rules_gemini.SPEAKING,
 )
 _LARGEST_LINE = 64 * 1024 * 1024
+_LOOKS_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Behaviour:
     `encoding` is a content-encoding, or "accept" for the first that the client offers. `gap` is
     the pause between two events of a stream in seconds, `split` cuts what is sent into pieces of
     so many bytes, and `chunked` sends plain answers in chunks too. With `hangs_up` a WebSocket is
-    closed right behind a refusal.
+    closed right behind a refusal. No answer to a POST begins before `may`.
     """
 
     encoding: str = ""
@@ -84,6 +85,7 @@ class Behaviour:
     split: int = 0
     chunked: bool = False
     hangs_up: bool = False
+    may: Callable[[], bool] = lambda: True
 
 
 @dataclass
@@ -386,6 +388,8 @@ class Provider:
 
     async def _send(self, writer: asyncio.StreamWriter, record: Record, answer: Answer) -> None:
         behaviour = self.behaviour
+        while not behaviour.may():  # noqa: ASYNC110 - files and other threads set no event
+            await asyncio.sleep(_LOOKS_SECONDS)
         coding = _coding(behaviour.encoding, record.wire)
         headers = [*answer.headers, ("request-id", f"req_{record.number:08d}")]
         if coding:

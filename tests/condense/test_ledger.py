@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mitmcontext.condense import ledger as this_load
 from mitmcontext.condense.ledger import (
     PROVISIONAL,
     WHOLE,
@@ -17,8 +20,10 @@ from mitmcontext.condense.ledger import (
     Found,
     FrozenEdit,
     Ledger,
+    are_same,
     chain,
     home,
+    is_same,
 )
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.stores.tiers import Tiers
@@ -315,3 +320,30 @@ def test_what_could_not_be_removed_everywhere_is_said() -> None:
     frozen = book.freeze(told, entry(10), None)
     assert book.forget(told[frozen.at]) == (1, False)
     assert not book.clear()
+
+
+def test_what_was_found_before_a_reload_is_what_is_found_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same module loaded twice has two classes of each name, whose values are never equal."""
+    spec = importlib.util.spec_from_file_location("an_earlier_load", this_load.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    earlier = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, earlier)
+    spec.loader.exec_module(earlier)
+    stepped = entry(0, 1)
+    old_edits = tuple(earlier.FrozenEdit(*msgspec.structs.astuple(one)) for one in stepped.edits)
+    old = earlier.Found(1, msgspec.convert(msgspec.to_builtins(stepped), earlier.Entry))
+
+    assert old != Found(1, stepped)
+    assert is_same(Found(1, stepped), old)
+    assert not is_same(Found(0, stepped), old)
+    assert not is_same(Found(1, entry(0, 2)), old)
+    assert are_same(stepped.edits, old_edits)
+    assert not are_same(stepped.edits[:1], old_edits)
+
+    kept = ledger()
+    kept.freeze(links("ab"), stepped, None)
+    further = entry(0, 1, step=2)
+    assert kept.freeze(links("ab"), further, old).entry is further

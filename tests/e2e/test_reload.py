@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.e2e.judging import OPTION, PATH, bodies
 
 from demo.session import encode
 from loopback import loop_watch
 from loopback.answers import Reply
 from loopback.child import ADDON, Child
-from loopback.client import Connection
-from loopback.provider import Behaviour, Provider
+from loopback.client import Connection, Response
+from loopback.provider import Behaviour, Provider, with_windows
 
 HEADERS = (("x-api-key", "k"), ("content-type", "application/json"))
 BODY = encode(
@@ -107,6 +108,77 @@ def _reload(addon: Path, sign: Path, proxy: Child) -> None:
     (addon / "context.py").touch()
     _until(sign.exists)
     assert proxy.process.poll() is None
+
+
+def _during_a_reload(
+    provider: Provider, proxy: Child, connection: Connection, body: bytes, tmp_path: Path
+) -> Response:
+    """Send a request that the provider answers once the addon was loaded anew."""
+    sign, seen = tmp_path / "loaded", provider.number
+    provider.behaviour = Behaviour(may=sign.exists)
+    answers: list[Response] = []
+    sender = threading.Thread(
+        target=lambda: answers.append(connection.post(PATH, HEADERS, body)), daemon=True
+    )
+    sender.start()
+    _until(lambda: provider.number > seen)
+    _reload(tmp_path / "addon", sign, proxy)
+    sender.join(20)
+    return answers[0]
+
+
+def test_what_is_refused_as_too_long_after_a_reload_is_helped_all_the_same(
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+    stats: Callable[[Child], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """Steps were taken before; the request in flight carries them, and the old code's values."""
+    addon = tmp_path / "addon"
+    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(OPTION, addon=addon / "context.py")
+    connection = connect(proxy, port=provider.tls_port)
+    for body in bodies()[:20]:
+        assert connection.post(PATH, HEADERS, body).status == 200
+    before = stats(proxy)
+    assert before["steps"] >= 1
+
+    provider.models = with_windows({"*": int(0.8 * provider.records[-1].tokens)})
+    answer = _during_a_reload(provider, proxy, connection, bodies()[20], tmp_path)
+
+    after = stats(proxy)
+    assert [refused.too_long for _, refused in provider.refused] == [True]
+    assert answer.status == 200
+    assert after["steps"] == before["steps"] + 1
+    assert after["requests"]["refused_length"] == 1
+    assert after["prefix_breaks_unexplained"] == 0
+    assert after["failures"] == {}
+
+
+def test_what_is_observed_over_a_reload_is_compared_with_what_was_sent(
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+    stats: Callable[[Child], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """The provider reports the size of what went out, and that is what the client sent."""
+    addon = tmp_path / "addon"
+    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(OPTION, "context_mode=observe", addon=addon / "context.py")
+    connection = connect(proxy, port=provider.tls_port)
+    body = bodies()[30]
+
+    assert _during_a_reload(provider, proxy, connection, body, tmp_path).status == 200
+
+    assert provider.records[-1].wire.body == body
+    found = stats(proxy)
+    assert found["requests"]["observed"] == 1
+    assert found["estimates"]["compared"] == 1
+    assert found["estimates"]["median_error"] < 0.2
 
 
 def test_reloads_without_end_leave_nothing_behind(

@@ -46,8 +46,8 @@ def level_within(tokens: int, room: int, limit: int, thresholds: Thresholds) -> 
     What is larger than that room is critical and no overflow: nobody refuses it.
     """
     level = level_of(tokens, room, thresholds)
-    fits = level_of(tokens, limit, thresholds) is not Level.OVERFLOW
-    return Level.CRITICAL if level is Level.OVERFLOW and fits else level
+    fits = level_of(tokens, limit, thresholds) != Level.OVERFLOW
+    return Level.CRITICAL if level == Level.OVERFLOW and fits else level
 
 
 def is_forced(tokens: int, limit: int, thresholds: Thresholds) -> bool:

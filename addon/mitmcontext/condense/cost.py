@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 _MILLION: Final = 1_000_000
@@ -35,7 +35,7 @@ class Rates(Protocol):
     def at(self, tokens: int) -> Rates: ...
 
 
-class Cache(Enum):
+class Cache(StrEnum):
     """What the provider's cache has of what was forwarded before."""
 
     WARM = "warm"
@@ -138,7 +138,7 @@ def forecast(cut: Cut, course: Course, cache: Cache, rates: Rates) -> Forecast:
     prompt costs more per token, each side pays the prices of its own size.
     """
     price = 0.0
-    if cache is Cache.WARM:
+    if cache == Cache.WARM:
         at = rates.at(cut.after)
         rewritten = max(0, cut.after - cut.shared - cut.new)
         price = rewritten * (at.cache_write - at.cache_read) / _MILLION
@@ -159,9 +159,9 @@ def _fresh(cut: Cut, course: Course, first: bool) -> int:
 def _turn(size: int, fresh: int, cache: Cache, first: bool, rates: Rates) -> float:
     """The price of one turn's input, with all but `fresh` of it in the cache where there is one."""
     at = rates.at(size)
-    if cache is Cache.NONE:
+    if cache == Cache.NONE:
         return size * at.input / _MILLION
-    if cache is Cache.COLD and first:
+    if cache == Cache.COLD and first:
         return size * at.cache_write / _MILLION
     return ((size - fresh) * at.cache_read + fresh * at.cache_write) / _MILLION
 

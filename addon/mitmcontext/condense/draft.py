@@ -87,7 +87,7 @@ class Draft:
             (at, index)
             for at, message in enumerate(self.messages)
             for index, part in enumerate(message.parts)
-            if part.kind is Kind.RESULT and (at in self.folded or self.may_shorten(at, index))
+            if part.kind == Kind.RESULT and (at in self.folded or self.may_shorten(at, index))
         ]
 
     def may_shorten(self, at: int, index: int) -> bool:
@@ -247,7 +247,7 @@ class Draft:
             for at, changed in self._shortened.items()
             if None in changed.values()
             and at not in self.folded
-            and any(part.kind is Kind.CALL for part in self.messages[at].parts)
+            and any(part.kind == Kind.CALL for part in self.messages[at].parts)
         ]
 
     def give_back_thinking(self) -> None:
@@ -300,9 +300,9 @@ class Draft:
         """What a note says of a unit; without quotations, to weigh the rest of it."""
         span, says = self.units[unit], self.says[unit]
         messages = [(at, self.messages[at]) for at in range(*span) if at in self.folded]
-        if says is Says.TYPED:
+        if says == Says.TYPED:
             return texts.typed_note(message for _, message in messages)
-        if says is Says.CLIPPED:
+        if says == Says.CLIPPED:
             return texts.clipped_note(message for _, message in messages)
 
         def result(at: int, index: int) -> str | None:
@@ -311,7 +311,7 @@ class Draft:
                 return None
             return self.results.quoted(one) if quote else ""
 
-        saying = texts.AT_LENGTH if says is Says.AT_LENGTH else texts.IN_SHORT
+        saying = texts.AT_LENGTH if says == Says.AT_LENGTH else texts.IN_SHORT
         return texts.note(messages, saying, _Later(self._last_said, span.end), result)
 
     def _run_text(self, run: Span) -> str:

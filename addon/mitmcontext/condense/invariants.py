@@ -69,7 +69,7 @@ def typed_text_stays(before: Messages, after: Messages) -> str:
     unmarked = stands.replace("\n> ", "\n")
     for message in before:
         for part in message.parts:
-            if part.kind is Kind.TYPED and part.text not in unmarked and part.text not in stands:
+            if part.kind == Kind.TYPED and part.text not in unmarked and part.text not in stands:
                 return "typed text is missing"
     return ""
 
@@ -83,7 +83,7 @@ def last_results_stay(before: Messages, after: Messages, held: Collection[Place]
         (at, index, part.digest)
         for at, message in enumerate(before)
         for index, part in enumerate(message.parts)
-        if part.kind is Kind.RESULT
+        if part.kind == Kind.RESULT
     ][-KEPT_RESULTS:]
     wanted = [d for at, index, d in results if not {(at, index), (at, WHOLE)} & set(held)]
     stands = [digest for digest in _digests(after, Kind.RESULT) if digest in wanted]

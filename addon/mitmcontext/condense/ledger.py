@@ -243,7 +243,7 @@ class Ledger:
         # Two steps may belong to different links, so inserting if absent is not enough.
         with self._freezing:
             now = self.find(links)
-            if now != base and now is not None:
+            if now is not None and not (base is not None and is_same(now, base)):
                 return now
             at = home(entry, base)
             place = self._place(links[at]) if base is not None and base.at == at else 0
@@ -423,9 +423,21 @@ def _packed(entry: Entry) -> bytes:
     return zstandard.ZstdCompressor().compress(_ENCODER.encode(entry))
 
 
+def is_same(one: Found, other: Found) -> bool:
+    """Whether two look-ups found the same, also where one was before a live reload.
+
+    A reload makes new classes, and values of two classes are never equal.
+    """
+    return one.at == other.at and _is_same(one.entry, other.entry)
+
+
+def are_same(some: Sequence[FrozenEdit], others: Sequence[FrozenEdit]) -> bool:
+    """The same of edits."""
+    return _ENCODER.encode(some) == _ENCODER.encode(others)
+
+
 def _is_same(one: Entry, other: Entry) -> bool:
-    """Whether two are equal, also where one was read before a live reload."""
-    return _ENCODER.encode(one) == _ENCODER.encode(other)
+    return one is other or _ENCODER.encode(one) == _ENCODER.encode(other)
 
 
 def home(entry: Entry, base: Found | None) -> int:

@@ -63,7 +63,7 @@ class OldMedia:
         at, index = place
         part = self._conversation.messages[at].parts[index]
         found = self._conversation.shown(part, at)
-        kind = "a document" if part.kind is Kind.DOCUMENT else "an image"
+        kind = "a document" if part.kind == Kind.DOCUMENT else "an image"
         if len(found) > 1:
             kind = f"{len(found):,} images"
         back = "Run the call again" if part.call_id else "Ask for it again"
@@ -71,7 +71,7 @@ class OldMedia:
         told = "; ".join(filter(None, map(described, found[:_NAMED])))
         about = f" ({told})" if told else ""
         line = f"{OPENING} {kind}{about} {were} removed to save context. {back} to see it.]"
-        if part.kind is Kind.RESULT and part.text:
+        if part.kind == Kind.RESULT and part.text:
             return f"{part.text}\n{line}"
         return line
 
@@ -90,19 +90,19 @@ def described(medium: Medium) -> str:
 def _all(messages: Sequence[Message]) -> Iterator[tuple[Place, Part]]:
     for at, message in enumerate(messages):
         for index, part in enumerate(message.parts):
-            if part.kind in MEDIA or (part.kind is Kind.RESULT and part.images):
+            if part.kind in MEDIA or (part.kind == Kind.RESULT and part.images):
                 yield (at, index), part
 
 
 def _alone(part: Part) -> Message:
     """A message that shows what the part does, and of a result nothing else."""
-    if part.kind is Kind.RESULT:
+    if part.kind == Kind.RESULT:
         part = msgspec.structs.replace(part, kind=Kind.IMAGE, text="")
     return Message("user", (part,), b"")
 
 
 def _newest(messages: Sequence[Message]) -> Iterator[Place]:
-    found = [(place, part.kind is Kind.DOCUMENT) for place, part in _all(messages)]
+    found = [(place, part.kind == Kind.DOCUMENT) for place, part in _all(messages)]
     for wanted in (False, True):
         yield from [place for place, is_document in found if is_document is wanted][-1:]
 
@@ -113,6 +113,6 @@ def _last_answers(messages: Sequence[Message]) -> list[int]:
         (at, part.call_id or part.name or str(index))
         for at, message in enumerate(messages)
         for index, part in enumerate(message.parts)
-        if part.kind is Kind.RESULT or (part.kind in MEDIA and part.call_id)
+        if part.kind == Kind.RESULT or (part.kind in MEDIA and part.call_id)
     )
     return [at for at, _ in list(answers)[-KEPT_RESULTS:]]

@@ -81,7 +81,7 @@ class OldResults:
         shown = 0
         for at, message in enumerate(self._messages):
             for index, part in enumerate(message.parts):
-                if part.kind is Kind.RESULT:
+                if part.kind == Kind.RESULT:
                     shown += 1
                     if (at, index) not in self.at:
                         standing.update(bare_lines(part.text))
@@ -221,7 +221,7 @@ def _sources(
     numbers: dict[Place, int] = {}
     for at, message in enumerate(messages):
         for index, part in enumerate(message.parts):
-            if part.kind is Kind.RESULT:
+            if part.kind == Kind.RESULT:
                 numbers[at, index] = len(numbers)
     for place, whole in zip(places, tokens, strict=True):
         touches = about.get(place, ())
@@ -249,13 +249,13 @@ def _touches(messages: Sequence[Message]) -> dict[Place, tuple[Touch, ...]]:
     for at, message in enumerate(messages):
         for index, part in enumerate(message.parts):
             ticket = part.call_id or part.name
-            if part.kind is Kind.CALL:
+            if part.kind == Kind.CALL:
                 calls[ticket] = part
-            elif part.kind is Kind.PROSE:
+            elif part.kind == Kind.PROSE:
                 prose = part
-            elif part.kind is Kind.RESULT:
+            elif part.kind == Kind.RESULT:
                 asked = calls.get(ticket) if ticket else prose
                 if asked is not None:
-                    name = asked.name if asked.kind is Kind.CALL else ""
+                    name = asked.name if asked.kind == Kind.CALL else ""
                     found[at, index] = touched(name, asked.text)
     return found

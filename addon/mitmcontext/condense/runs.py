@@ -46,6 +46,6 @@ def _is_users_turn(messages: Sequence[Message], at: int, step: int) -> bool:
 
 
 def _is_plain(message: Message) -> bool:
-    calls = any(part.kind is Kind.CALL for part in message.parts)
+    calls = any(part.kind == Kind.CALL for part in message.parts)
     # An item is not a whole turn: reasoning, say, must not be left behind without its message.
     return message.role == "assistant" and not calls and not message.item

@@ -218,7 +218,7 @@ def typed_note(messages: Iterable[Message]) -> str:
         _typed(part.text)
         for message in messages
         for part in message.parts
-        if part.kind is Kind.TYPED
+        if part.kind == Kind.TYPED
     )
 
 
@@ -228,7 +228,7 @@ def clipped_note(messages: Iterable[Message]) -> str:
         _typed(_clip(part.text, _HEAD + _TAIL))
         for message in messages
         for part in message.parts
-        if part.kind is Kind.TYPED
+        if part.kind == Kind.TYPED
     )
 
 
@@ -327,7 +327,7 @@ def _sha(text: str) -> str:
 
 def decoded(part: Part) -> str:
     """The text of a part; of a call's arguments, near enough what they are without escapes."""
-    if part.kind is not Kind.CALL:
+    if part.kind != Kind.CALL:
         return part.text
     return part.text.replace("\\n", "\n").replace('\\"', '"').replace("\\t", "\t")
 

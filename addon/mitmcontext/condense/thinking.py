@@ -36,7 +36,7 @@ def turn_started(messages: Sequence[Message], folded: Collection[int] = ()) -> i
 
 
 def _begins(message: Message) -> bool:
-    answers = any(part.kind is Kind.RESULT or part.call_id for part in message.parts)
+    answers = any(part.kind == Kind.RESULT or part.call_id for part in message.parts)
     return message.role == "user" and has_typed(message) and not answers
 
 
@@ -50,7 +50,7 @@ def old_thinking(messages: Sequence[Message], stay: Kept, until: int) -> Iterato
     """
     kept = {at for at, _ in stay.parts}
     for at, message in enumerate(messages[: max(0, until)]):
-        thoughts = [i for i, part in enumerate(message.parts) if part.kind is Kind.THINKING]
+        thoughts = [i for i, part in enumerate(message.parts) if part.kind == Kind.THINKING]
         if (
             thoughts
             and len(thoughts) < len(message.parts)

@@ -115,7 +115,7 @@ def _shorten_environment(draft: Draft) -> None:
         (at, index, part)
         for at, message in enumerate(draft.messages)
         for index, part in enumerate(message.parts)
-        if part.kind is Kind.ENVIRONMENT
+        if part.kind == Kind.ENVIRONMENT
     ]
     for at, index, part in blocks[:-1]:
         if draft.may_shorten(at, index):
@@ -172,7 +172,7 @@ def _results_since(draft: Draft) -> list[int]:
     for unit in reversed(draft.units):
         found.append(shown)
         parts = (part for at in range(*unit) for part in draft.messages[at].parts)
-        shown += sum(part.kind is Kind.RESULT for part in parts)
+        shown += sum(part.kind == Kind.RESULT for part in parts)
     return found[::-1]
 
 

@@ -44,7 +44,7 @@ def units(messages: Sequence[Message]) -> tuple[Span, ...]:
             found.append(Span(start, at))
             start = at
         if message.item:
-            waiting |= {_ticket(part) for part in message.parts if part.kind is Kind.CALL}
+            waiting |= {_ticket(part) for part in message.parts if part.kind == Kind.CALL}
             waiting -= _answered(message)
     return (*found, Span(start, len(messages))) if messages else ()
 
@@ -61,7 +61,7 @@ def last_typed(messages: Sequence[Message]) -> int:
 
 def has_typed(message: Message) -> bool:
     """Whether a person typed some of this message."""
-    return any(part.kind is Kind.TYPED for part in message.parts)
+    return any(part.kind == Kind.TYPED for part in message.parts)
 
 
 def unpaired(messages: Sequence[Message]) -> frozenset[str]:
@@ -77,12 +77,12 @@ def unpaired(messages: Sequence[Message]) -> frozenset[str]:
         broken |= answered - set(waiting)
         for part in message.parts:
             # One by one: where an API has no ids, several calls have the same ticket.
-            if _ticket(part) in answered.intersection(waiting) and part.kind is not Kind.CALL:
+            if _ticket(part) in answered.intersection(waiting) and part.kind != Kind.CALL:
                 waiting.remove(_ticket(part))
         if not answered and not message.item:
             broken |= set(waiting)
             waiting = []
-        waiting += [_ticket(part) for part in message.parts if part.kind is Kind.CALL]
+        waiting += [_ticket(part) for part in message.parts if part.kind == Kind.CALL]
     return frozenset(broken | set(waiting))
 
 
@@ -101,7 +101,7 @@ def kept(messages: Sequence[Message]) -> Kept:
         (at, index)
         for at, message in enumerate(messages)
         for index, part in enumerate(message.parts)
-        if part.kind is Kind.RESULT
+        if part.kind == Kind.RESULT
     ][-KEPT_RESULTS:]
     whole = newest | tasks
     stay = {at for at, message in enumerate(messages) if _is_fixed(message, at > typed)}
@@ -125,14 +125,14 @@ def _ticket(part: Part) -> str:
 
 def _answered(message: Message) -> set[str]:
     """The calls that a message answers, with whatever: the result may be nothing but an image."""
-    return {_ticket(part) for part in message.parts if part.kind is not Kind.CALL} - {""}
+    return {_ticket(part) for part in message.parts if part.kind != Kind.CALL} - {""}
 
 
 def _answers(message: Message) -> bool:
     """Whether a message only answers the one before it: results, and no text of a person."""
     if message.role == "assistant":
         return False
-    observed = any(part.kind is Kind.RESULT for part in message.parts)
+    observed = any(part.kind == Kind.RESULT for part in message.parts)
     return bool(_answered(message)) or (observed and not has_typed(message))
 
 
@@ -141,7 +141,7 @@ def _is_fixed(message: Message, current: bool) -> bool:
         not message.editable
         or message.role not in ("user", "assistant", "tool", "function")
         or any(
-            part.kind is Kind.OPAQUE or (current and part.kind is Kind.THINKING)
+            part.kind == Kind.OPAQUE or (current and part.kind == Kind.THINKING)
             for part in message.parts
         )
     )

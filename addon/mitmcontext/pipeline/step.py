@@ -27,7 +27,7 @@ from mitmcontext.condense.cost import (
     until_full,
 )
 from mitmcontext.condense.invariants import broken
-from mitmcontext.condense.ledger import WHOLE, Entry, FrozenEdit, home
+from mitmcontext.condense.ledger import WHOLE, Entry, FrozenEdit, are_same, home
 from mitmcontext.condense.summaries.fold import Summary, condensed, standing, together
 from mitmcontext.condense.thinking import turn_started
 from mitmcontext.condense.units import unpaired
@@ -105,7 +105,7 @@ def plan_step(
     if market is None or isinstance(step, str):
         return step
     step, at_once = _priced(laid, assessment, thresholds, messages, step, market)
-    if forced or not market.must_pay or market.cache is Cache.COLD or at_once.pays:
+    if forced or not market.must_pay or market.cache == Cache.COLD or at_once.pays:
         return step
     return (
         "within the window, and a step would not pay for itself: breaking the cache costs "
@@ -210,7 +210,7 @@ def _first_good(
 
 
 def _never_pays(market: Market) -> bool:
-    return market.must_pay and not market.known and market.cache is not Cache.COLD
+    return market.must_pay and not market.known and market.cache != Cache.COLD
 
 
 def _priced(
@@ -252,7 +252,7 @@ def _finish(
 ) -> Step | str:
     """Make the body, read it again as the provider will, and check it."""
     held = laid.found.entry.edits if laid.found else ()
-    if not edits or tuple(edits) == held:
+    if not edits or are_same(edits, held):
         return "nothing more may be shortened: what must stay fills the window"
     sent = laid.sent
     made = sent.api.read(rewritten(sent.api, sent.request, edits))

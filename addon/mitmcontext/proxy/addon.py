@@ -233,7 +233,7 @@ class ContextAddon:
         except Unreadable as why:
             self._marks.show(flow, _alone(api, str(why)))
             return
-        if ready.standing is Standing.ALONE:
+        if ready.standing == Standing.ALONE:
             self._marks.show(flow, _alone(api, ready.why, ready))
             return
         result, came = await worker.decide(ready, began), request.raw_content

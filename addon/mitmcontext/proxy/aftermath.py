@@ -31,10 +31,10 @@ class Aftermath:
     def conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""
         broken = self._state.at_work().prefix_break(result)
-        if broken is Break.UNEXPLAINED:
+        if broken == Break.UNEXPLAINED:
             self._state.figures_of(flow).broke_prefix()
             _log.warning("mitmcontext: a forwarded prefix changed without a step")
-        elif broken is Break.STEP and result.outcome.action is Action.REAPPLIED:
+        elif broken == Break.STEP and result.outcome.action == Action.REAPPLIED:
             self._state.figures_of(flow).resumed_step()
         self._marks.show(flow, result.outcome)
         if (link := result.link) is not None and self._state.team is None:
@@ -94,7 +94,7 @@ class Aftermath:
             self._state.figures_of(flow).billed(money, observed=bool(result.ready.observed))
             self._marks.money(flow, money)
             self._state.shown().billed(result, money)
-        estimated = outcome.sent if outcome.action is Action.OBSERVED else outcome.forwarded
+        estimated = outcome.sent if outcome.action == Action.OBSERVED else outcome.forwarded
         if estimated and not result.ready.request.hidden:
             self._state.figures_of(flow).compared(estimated, reported)
             self._marks.report(flow, estimated, reported)

@@ -59,7 +59,7 @@ class Answers:
             rewritten=replaced,
             length=answer.headers.get("content-length"),
         )
-        if how is Handling.STREAM or (how is Handling.TEE and result is None):
+        if how == Handling.STREAM or (how == Handling.TEE and result is None):
             answer.stream = True
         elif how in (Handling.TEE, Handling.READ) and result is not None:
             tee = Tee(
@@ -71,7 +71,7 @@ class Answers:
             )
             self._state.tees[flow.id] = tee
             # With stream_large_bodies even a small one may be streamed already.
-            if how is Handling.TEE or answer.stream:
+            if how == Handling.TEE or answer.stream:
                 answer.stream = tee
 
     async def ends(self, flow: http.HTTPFlow) -> None:

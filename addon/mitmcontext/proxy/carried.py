@@ -3,7 +3,8 @@
 mitmproxy drops the old addon and loads a new one, with new classes. What must not be lost lives in
 values that belong to no class of ours (dicts and the caches of cachetools), hangs on mitmproxy's
 master, and is shared by reference: requests that finish on the old code still count. Only what
-belongs to a request in flight is of the old classes, and ends with it.
+belongs to a request in flight is of the old classes, and ends with it: no member of an old enum
+*is* one of the new, and no two values of both are equal, so they are compared by what they hold.
 """
 
 from __future__ import annotations

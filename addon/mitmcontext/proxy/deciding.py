@@ -119,7 +119,7 @@ class Decider:
         except (TimeoutError, Broken) as fault:
             _log.warning("mitmcontext: no step for what is too long: %s", type(fault).__name__)
             return None
-        if further.outcome.action is not Action.CONDENSED:
+        if further.outcome.action != Action.CONDENSED:
             return None
         reason = f"too long for the provider; {further.outcome.reason}"
         return replace(further, outcome=replace(further.outcome, reason=reason))
@@ -196,7 +196,7 @@ class Decider:
         """Assess and, where that calls for it, take a step, or say what to ask before."""
         assessment = self._assessor.assess_far(ready)
         result = self._outcomes.shown(ready, assessment)
-        if ready.standing is not Standing.TURN:
+        if ready.standing != Standing.TURN:
             return result
         if any(link in self._refused for link in ready.laid.sent.links):
             return because(result, "the provider refused a step of this conversation before")

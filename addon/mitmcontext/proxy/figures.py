@@ -116,17 +116,17 @@ class Figures:
             figures["timed"] += 1
             figures["spent_ms"] += outcome.milliseconds
             figures["slowest_ms"] = max(figures["slowest_ms"], outcome.milliseconds)
-        if outcome.action is Action.OBSERVED:
+        if outcome.action == Action.OBSERVED:
             # It went out as it came. What it says of forwarding is what would have been.
             figures["forwarded"] += outcome.sent
             figures["would_save"] += outcome.sent - outcome.forwarded
         else:
             figures["forwarded"] += outcome.forwarded
-        if outcome.action is Action.LEFT_ALONE:
+        if outcome.action == Action.LEFT_ALONE:
             _count(figures["left_alone"], outcome.reason)
-        elif outcome.action is Action.FAILED_OPEN:
+        elif outcome.action == Action.FAILED_OPEN:
             _count(figures["failures"], outcome.reason)
-        elif outcome.action is Action.CONDENSED:
+        elif outcome.action == Action.CONDENSED:
             self._step(outcome)
         self._note_changes(outcome)
         if self._total is not None:

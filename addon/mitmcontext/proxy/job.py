@@ -159,12 +159,12 @@ def encoded(ready: Ready) -> bytes | None:
 def may_step(result: Result) -> bool:
     """Whether a step may be taken if the provider finds this request too long."""
     ready = result.ready
-    return ready.standing is Standing.TURN and not ready.observed
+    return ready.standing == Standing.TURN and not ready.observed
 
 
 def because(result: Result, reason: str) -> Result:
     """The same, with why no step was taken although one was due."""
     outcome = replace(result.outcome, reason=reason)
-    if outcome.action is Action.UNDER_THRESHOLD:
+    if outcome.action == Action.UNDER_THRESHOLD:
         outcome = replace(outcome, action=Action.NO_STEP)
     return replace(result, outcome=outcome)

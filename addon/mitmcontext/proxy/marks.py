@@ -31,7 +31,7 @@ class Marks:
         self._state.figures_of(flow).record(outcome)
         flow.metadata.pop(recorded.KEY, None)  # of an earlier turn on a WebSocket
         self.mark(flow, outcome)
-        if outcome.action is Action.CONDENSED:
+        if outcome.action == Action.CONDENSED:
             self.log_step(flow, outcome)
 
     def mark(self, flow: http.HTTPFlow, outcome: Outcome) -> None:

@@ -76,7 +76,7 @@ class Tabs:
         links, at, prices = ready.laid.sent.links, ready.job.at, prices_for(ready)
         tab = self.find(links)
         ready = replace(ready, prices=prices, cache=cache_of(tab, at, prices.keeps))
-        if ready.standing is Standing.TURN:
+        if ready.standing == Standing.TURN:
             self.keep(links, Tab(at) if tab is None else tab._replace(at=at))
         return ready
 
@@ -140,7 +140,7 @@ def settle(result: Result, usage: Usage, tab: Tab | None) -> tuple[Tab, Money] |
         usage.cache_read_tokens,
         usage.cache_write_tokens,
     )
-    observed = outcome.action is Action.OBSERVED or bool(ready.observed)
+    observed = outcome.action == Action.OBSERVED or bool(ready.observed)
     stepped = result.shared is not None
     before = tab if tab is not None and tab.billed else None
     hit = _hit(before, billed, measurable=observed or not stepped)
@@ -149,7 +149,7 @@ def settle(result: Result, usage: Usage, tab: Tab | None) -> tuple[Tab, Money] |
     if difference == 0 and (before is None or before.went == before.other):
         would = billed
     else:
-        warm = ready.cache is not Cache.COLD
+        warm = ready.cache != Cache.COLD
         reusable: float | None = None
         if observed and result.shared is not None:
             reusable = result.shared * hit

@@ -86,7 +86,7 @@ class Outcomes:
 
     def _outcome(self, ready: Ready, assessment: Assessment | None = None) -> Outcome:
         found = ready.laid.found
-        if ready.standing is Standing.ALONE:
+        if ready.standing == Standing.ALONE:
             action = Action.LEFT_ALONE
         elif ready.laid.forwarded is ready.laid.sent:
             action = Action.UNDER_THRESHOLD

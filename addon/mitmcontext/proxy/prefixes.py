@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 
 from cachetools import LRUCache
 
 from mitmcontext.condense.ledger import Entry
 
 
-class Break(Enum):
+class Break(StrEnum):
     """Why a forwarded prefix changed."""
 
     STEP = "a step"

@@ -93,7 +93,7 @@ class Reader:
         little = len(job.raw) <= _INLINE_LAID and (found is None or found.entry.born is None)
         little = little or pipeline.is_laid_already(sent, found, self._births)
         quick = certain and little and not self._may_begin(ready, found)
-        if quick or ready.standing is Standing.ALONE:
+        if quick or ready.standing == Standing.ALONE:
             return self._lay(ready, found)
         return await self._in_time(partial(self.lay_far, ready))
 
@@ -108,7 +108,7 @@ class Reader:
         settings = ready.settings
         return (
             settings.reduce_at_birth
-            and ready.standing is Standing.TURN
+            and ready.standing == Standing.TURN
             and (found is None or found.entry.born is None)
             and len(ready.request.spans) >= settings.condensation_min_messages
             and not any(link in self._refused for link in ready.laid.sent.links)
@@ -155,7 +155,7 @@ class Reader:
         return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)
 
     def _lay(self, ready: Ready, found: Found | None) -> Ready:
-        if ready.standing is Standing.ALONE:
+        if ready.standing == Standing.ALONE:
             return ready
         laid = pipeline.lay_found(ready.laid.sent, found, ready.seed, self._known, self._births)
         pipeline.keep(laid, ready.seed, self._recollections)

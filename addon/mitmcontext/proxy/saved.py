@@ -60,7 +60,7 @@ class Saved:
         except Unreadable as why:
             figures.record(Outcome(Action.LEFT_ALONE, str(why), api=job.api.name))
             return
-        if ready.standing is Standing.ALONE:
+        if ready.standing == Standing.ALONE:
             figures.record(Outcome(Action.LEFT_ALONE, ready.why, api=job.api.name))
             return
         result = await worker.decide(ready)
@@ -75,7 +75,7 @@ class Saved:
     def _note(self, flow: http.HTTPFlow, outcome: Outcome) -> None:
         kept = flow.metadata.get(recorded.KEY)
         self._shortened += isinstance(kept, Mapping) and kept.get("action") in _OURS
-        if outcome.action is not Action.OBSERVED or not outcome.freed:
+        if outcome.action != Action.OBSERVED or not outcome.freed:
             return
         self._steps += 1
         self._freed += outcome.freed

@@ -161,14 +161,14 @@ class Summaries:
         )
         if isinstance(plan, str):
             return plan
-        warm = tab is not None and tab.cached and ready.cache is Cache.WARM
+        warm = tab is not None and tab.cached and ready.cache == Cache.WARM
         way = way_to_ask(plan, ready.laid, assessment, asked.prices, model=asked.other, cached=warm)
         return Wish(ready, way, asked, allowed)
 
     def _is_on(self, ready: Ready) -> bool:
         settings = ready.settings
         local = settings.condensation_default_strategy == TRUNCATION
-        turn = ready.standing is Standing.TURN and not ready.observed
+        turn = ready.standing == Standing.TURN and not ready.observed
         return settings.enable_ai_condensation and not local and turn
 
     # On the loop.
@@ -206,7 +206,7 @@ class Summaries:
         """Where warning is near, have summaries ready when it comes. Nobody waits for it."""
         ready, outcome = result.ready, result.outcome
         near = outcome.level in (Level.CAUTION, Level.WARNING) and result.counted
-        if not near or not self._is_on(ready) or outcome.action is Action.CONDENSED:
+        if not near or not self._is_on(ready) or outcome.action == Action.CONDENSED:
             return
         if root_of(ready.laid.sent.links) in self._flights:
             return

@@ -157,16 +157,16 @@ def render(
 
 def _head(outcome: Outcome) -> Iterator[str]:
     done = summary(change for change in outcome.changes if change.new)
-    step = f"step {outcome.steps}" if outcome.action is Action.CONDENSED else ""
+    step = f"step {outcome.steps}" if outcome.action == Action.CONDENSED else ""
     title = _TITLES[outcome.action]
-    if outcome.action is Action.REAPPLIED and not outcome.steps:
+    if outcome.action == Action.REAPPLIED and not outcome.steps:
         title = "Forwarded with results reduced when they were new"
     yield joined(title, step, done)
     yield ""
     if outcome.room and outcome.sent:
         yield _bar("as sent", outcome.sent, outcome.room)
         if outcome.forwarded != outcome.sent:
-            label = "would be" if outcome.action is Action.OBSERVED else "forwarded"
+            label = "would be" if outcome.action == Action.OBSERVED else "forwarded"
             yield _bar(label, outcome.forwarded, outcome.room)
         yield ""
 
@@ -175,7 +175,7 @@ def _account(
     outcome: Outcome, money: Money | None, reported: tuple[int, int] | None
 ) -> Iterator[str]:
     yield from _row("why", outcome.reason)
-    if outcome.room and outcome.action is not Action.LEFT_ALONE:
+    if outcome.room and outcome.action != Action.LEFT_ALONE:
         yield from _row("level", _level(outcome))
     if outcome.sent:
         saved = outcome.sent - outcome.forwarded
@@ -212,7 +212,7 @@ def _spent(outcome: Outcome, money: Money | None) -> str:
     if money is not None and not money.known:
         said.append("the prices of this model are not known")
     elif money is not None:
-        would = "would save" if outcome.action is Action.OBSERVED else "saved"
+        would = "would save" if outcome.action == Action.OBSERVED else "saved"
         said.append(f"cost {dollars(money.cost)}")
         if money.saved or money.saved_so_far:
             so_far = f"{dollars(money.saved_so_far)} so far in this conversation"
@@ -267,9 +267,9 @@ def _footer(outcome: Outcome, left_out: int, flow: str) -> Iterator[str]:
 
 
 def _new_title(outcome: Outcome) -> str:
-    if outcome.action is Action.OBSERVED:
+    if outcome.action == Action.OBSERVED:
         return "What would be done"
-    return f"New in step {outcome.steps}" if outcome.action is Action.CONDENSED else "New"
+    return f"New in step {outcome.steps}" if outcome.action == Action.CONDENSED else "New"
 
 
 def _groups(changes: Sequence[Change]) -> Iterator[str]:

@@ -216,7 +216,7 @@ class Sockets:
         except Unreadable as why:
             self._give_up(flow, line, str(why), opened=0)
             return
-        if ready.standing is Standing.ALONE:
+        if ready.standing == Standing.ALONE:
             self._pass(flow, line, ready.why)
             return
         result = await worker.decide(ready)
@@ -371,7 +371,7 @@ def _is_replaced(result: Result, frame: Frame, held: bytes) -> bool:
         return False
     if not frame.previous:
         return True
-    return result.ready.standing is Standing.TURN and _mark_of(result) != held
+    return result.ready.standing == Standing.TURN and _mark_of(result) != held
 
 
 def _mark_of(result: Result) -> bytes:

@@ -52,7 +52,7 @@ class Outside:
 def message_tokens(message: Message, family: Family, count: Count) -> int:
     """Input tokens of one message."""
     tokens = family.weigh(message_counts(message, count))
-    if any(part.images or part.kind is Kind.IMAGE for part in message.parts):
+    if any(part.images or part.kind == Kind.IMAGE for part in message.parts):
         tokens += sum(family.image.tokens(*shown) for shown in pictures_of(message))
     return _whole(tokens)
 
@@ -80,23 +80,23 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
     """
     found: dict[str, float] = defaultdict(float)
     for part in message.parts:
-        if part.kind is Kind.CALL:
+        if part.kind == Kind.CALL:
             given = part.text[len(part.name) :].strip()
             name = count(part.name)
             found["name"] += name
             found["text"] += name + count(_said_once(given))
             found["call"] += 1
         elif part.text:
-            found["thinking" if part.kind is Kind.THINKING else "text"] += count(part.text)
-        elif part.kind is Kind.THINKING:
+            found["thinking" if part.kind == Kind.THINKING else "text"] += count(part.text)
+        elif part.kind == Kind.THINKING:
             found["sealed"] += (part.span.end - part.span.start) / 4
         if part.kind in (Kind.DOCUMENT, Kind.OPAQUE):
             found.update(_beside_text(part, found))
     # A result may have several parts. One without an id is a user's text in the API's eyes.
-    found["result"] = len({p.call_id for p in message.parts if p.kind is Kind.RESULT and p.call_id})
+    found["result"] = len({p.call_id for p in message.parts if p.kind == Kind.RESULT and p.call_id})
     found["further"] = max(0, found["call"] - 1)
     found["parallel"] = int(found["call"] > 1)
-    thoughts = message.item and all(part.kind is Kind.THINKING for part in message.parts)
+    thoughts = message.item and all(part.kind == Kind.THINKING for part in message.parts)
     found["message"] = int(not thoughts)
     return dict(found)
 
@@ -109,7 +109,7 @@ def _beside_text(part: Part, found: Mapping[str, float]) -> dict[str, float]:
     held = part.span.end - part.span.start - len(part.text)
     if held < _DATA or len(part.text) >= _DATA:
         return {}
-    if part.kind is Kind.DOCUMENT or "pdf" in part.text:
+    if part.kind == Kind.DOCUMENT or "pdf" in part.text:
         return {"page": found.get("page", 0) + math.ceil(held / _PAGE)}
     return {"media": found.get("media", 0) + held / 1_024}
 
@@ -165,7 +165,7 @@ def pictures_of(message: Message) -> Iterator[tuple[Picture, int]]:
     """
     beside = sum(len(part.text) for part in message.parts)
     for part in message.parts:
-        shown = max(part.images, 1 if part.kind is Kind.IMAGE else 0)
+        shown = max(part.images, 1 if part.kind == Kind.IMAGE else 0)
         unseen = (Picture() for _ in range(shown - len(part.pictures)))
         yield from ((picture, beside) for picture in (*part.pictures[:shown], *unseen))
 

@@ -194,10 +194,10 @@ def _content(text: bytes, raw: bytes, role: str, fields: Mapping[str, Span]) -> 
         said, own = text_of(text, content), string_digest(raw, content)
         return [Part(kind_of_text(role, said), said, content, content, call_id, digest=own)]
     parts = [_block(text, raw, role, call_id, span) for span in spans.elements(text, content)]
-    if not all(part.kind is Kind.THINKING for part in parts):
+    if not all(part.kind == Kind.THINKING for part in parts):
         # Calls stand elsewhere: the list itself must not become empty.
         parts = [
-            msgspec.structs.replace(part, removable=part.kind is Kind.THINKING) for part in parts
+            msgspec.structs.replace(part, removable=part.kind == Kind.THINKING) for part in parts
         ]
     if not parts and call_id:
         return [Part(Kind.RESULT, "", content, call_id=call_id)]
@@ -222,7 +222,7 @@ def _block(text: bytes, raw: bytes, role: str, call_id: str, span: Span) -> Part
     if name == "document" and set(fields) == {"type", "document"}:
         said, value = _document(text, fields["document"])
         kind = Kind.RESULT if role == "tool" else Kind.DOCUMENT
-        return Part(kind, said, span, value if kind is Kind.RESULT else None, call_id, digest=own)
+        return Part(kind, said, span, value if kind == Kind.RESULT else None, call_id, digest=own)
     return Part(Kind.OPAQUE, without_media(text, span), span, call_id=call_id, digest=own)
 
 

@@ -261,7 +261,7 @@ def _part(text: bytes, raw: bytes, role: str, span: Span) -> list[Part]:
         found = _result(text, fields["functionResponse"], span, part_digest)
     elif held in ({"inlineData"}, {"fileData"}):
         found = _media(text, fields[next(iter(held))], span, part_digest)
-        if found.kind is not Kind.OPAQUE and not set(fields) & _THOUGHT:
+        if found.kind != Kind.OPAQUE and not set(fields) & _THOUGHT:
             found = msgspec.structs.replace(found, value=span)
     else:
         found = Part(Kind.OPAQUE, without_media(text, span), span, digest=part_digest)

@@ -569,7 +569,7 @@ def _output(item: _Item, role: str) -> Parts:
     if not is_array(text, output):
         raise Unreadable("an output that is neither text nor parts")
     blocks = [_block(item, role, span, call_id) for span in spans.elements(text, output)]
-    plain = all(block.kind is Kind.RESULT and block.value and not block.marked for block in blocks)
+    plain = all(block.kind == Kind.RESULT and block.value and not block.marked for block in blocks)
     if not plain:
         yield from blocks
         return

@@ -88,7 +88,7 @@ def _names(message: Message) -> frozenset[str]:
 
 def _said(part: Part) -> str:
     text = part.text[:_READ]
-    if part.kind is Kind.CALL:
+    if part.kind == Kind.CALL:
         text = _ESCAPE.sub(" ", _FIELD.sub(" ", text))
     return _TAG.sub(" ", text)
 

@@ -71,7 +71,7 @@ def pinned(messages: Sequence[Message]) -> str:
             part.text
             for message in messages
             for part in message.parts
-            if part.kind is Kind.ENVIRONMENT and _STANDING.match(part.text)
+            if part.kind == Kind.ENVIRONMENT and _STANDING.match(part.text)
         )
     )
     said = ["The client sent along:\n" + _quoted(text) for text in standing]

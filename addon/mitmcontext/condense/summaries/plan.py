@@ -230,7 +230,7 @@ def _between_turns(messages: Sequence[Message], run: Span) -> Span:
 
 
 def _is_plain(message: Message) -> bool:
-    calls = any(part.kind is Kind.CALL for part in message.parts)
+    calls = any(part.kind == Kind.CALL for part in message.parts)
     return message.role == "assistant" and not calls and not message.item
 
 

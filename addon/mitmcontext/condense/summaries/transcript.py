@@ -74,7 +74,7 @@ def _pieces(messages: Sequence[Message], first: int) -> list[_Piece]:
             if speaker is None or not (part.text.strip() or part.images):
                 continue
             shown = part.text
-            if part.kind is Kind.ENVIRONMENT:
+            if part.kind == Kind.ENVIRONMENT:
                 shown = _cut(shown, _OF_ENVIRONMENT)
             elif part.kind in (Kind.IMAGE, Kind.DOCUMENT):
                 shown = ""
