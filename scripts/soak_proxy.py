@@ -15,6 +15,7 @@ import gzip
 import json
 import logging
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -207,9 +208,15 @@ class Troublemaker:
         """The addon's code is loaded anew; now and then in a state that does not load."""
         text = self._stage.addon.read_text()
         if self._chance.random() < 0.3:
-            self._stage.addon.write_text(text + "\nthis is no Python\n")
+            self._save(text + "\nthis is no Python\n")
             self._stage.stop.wait(2)
-        self._stage.addon.write_text(text)
+        self._save(text)
+
+    def _save(self, text: str) -> None:
+        """Save the addon's script, as a whole: half a file would be trouble of another kind."""
+        part = self._stage.addon.with_suffix(".part")
+        part.write_text(text)
+        part.rename(self._stage.addon)
 
     def overload(self) -> None:
         """The provider has too much to do."""
@@ -345,8 +352,9 @@ def _run(stage: Stage, seconds: float, seed: int, clients: int) -> dict[str, Any
         stage.tally.violated(f"{record.key}: refused: {refusal.message}")
     said = stage.proxy.said()
     # Saving what is no Python leaves one each time.
-    if tracebacks := said.count("Traceback") - said.count("SyntaxError"):
-        stage.tally.violated(f"{tracebacks} tracebacks in the log")
+    if said.count("Traceback") - said.count("SyntaxError"):
+        ends = Counter(re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b", said, re.MULTILINE))
+        stage.tally.violated(f"tracebacks in the log, that end in: {dict(ends)}")
     return {
         "seed": seed,
         "minutes": round(seconds / 60, 2),
