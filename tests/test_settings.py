@@ -136,6 +136,7 @@ BAD: list[Any] = [
     ("context_hosts", ["https://api.test"], "globs"),
     ("context_hosts", ["a.test\nb.test"], "control characters"),
     ("context_cache_dir", "kept\0here", "control characters"),
+    ("context_profile", "low_traffic", "must be empty or one of high_traffic, "),
     ("condensation_model", "a\nb", "control characters"),
     ("condensation_model", "a\x1b[2Jb", "control characters"),
     ("condensation_model", "m" * 5_000, "must not be longer"),
@@ -168,7 +169,7 @@ def test_what_may_not_be_set_is_told_in_a_sentence(name: str, value: Any, allowe
 
 
 def test_a_bad_variable_is_named_as_such() -> None:
-    with pytest.raises(BadSetting, match=r"^CONTEXT_MODE must be one of"):
+    with pytest.raises(BadSetting, match=r"^CONTEXT_MODE must be one of condense, "):
         load({}, {"CONTEXT_MODE": "on"})
 
 

@@ -126,11 +126,13 @@ def text(value: str) -> str:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A reader of one word out of several."""
+    """A reader of one word out of several; "" among them stands for none."""
+    named = ", ".join(choice for choice in choices if choice)
+    allowed = f"empty or one of {named}" if "" in choices else f"one of {named}"
 
     def read(text: str) -> str:
         if text.strip().lower() not in choices:
-            raise BadSetting(f"must be one of {', '.join(choices)}")
+            raise BadSetting(f"must be {allowed}")
         return text.strip().lower()
 
     return read

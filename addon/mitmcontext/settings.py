@@ -35,7 +35,13 @@ from mitmcontext.readers import (
     windows,
 )
 
-__all__ = ["BadSetting", "Settings", "declared", "load"]
+__all__ = ["ENVIRONMENT", "BadSetting", "Settings", "declared", "load"]
+
+KEY_FILE: Final = "CONTEXT_KEY_FILE"
+REDIS_URL: Final = "CONTEXT_REDIS_URL"
+API_KEY: Final = "CONDENSATION_API_KEY"
+ENVIRONMENT: Final = (KEY_FILE, REDIS_URL, API_KEY)
+"""Variables that are no options: they are or lead to secrets, and mitmweb shows every option."""
 
 _TARGET: Final = 0.50
 # The default target as a share of the default warning threshold.

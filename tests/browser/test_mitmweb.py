@@ -192,6 +192,7 @@ def test_every_kind_can_be_filtered_by_its_comment(mitmweb: Mitmweb) -> None:
     [
         ("condensation_model", "a\nb"),
         ("context_cache_dir", "kept\0here"),
+        ("context_cache_dir", "~nobody-of-this-name/kept"),
         ("context_hosts", ["[!"]),
         ("context_max_body", "9999999999GB"),
         ("condensation_timeout", "999999999d"),

@@ -33,7 +33,7 @@ from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.page import page
 from mitmcontext.proxy.resend import commit, tls_context
 from mitmcontext.proxy.saved import Saved
-from mitmcontext.proxy.shelves import shelves
+from mitmcontext.proxy.shelves import check_folder, shelves
 from mitmcontext.proxy.state import State
 from mitmcontext.proxy.team import Team, objections
 from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
@@ -98,6 +98,7 @@ class ContextAddon:
         try:
             settings = load(options.those_set(ctx.options), os.environ)
             self._check_team(settings)
+            check_folder(settings)
             self._state.settings = settings
             if self._asker is not None:
                 self._asker.forget()

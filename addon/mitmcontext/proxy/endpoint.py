@@ -12,7 +12,7 @@ from mitmcontext.models.prices import Prices, prices_of
 from mitmcontext.models.windows import window_of
 from mitmcontext.proxy.asking import Asks, Post, Target
 from mitmcontext.proxy.job import Ready
-from mitmcontext.settings import Settings
+from mitmcontext.settings import API_KEY, Settings
 from mitmcontext.summarising import prompt_of
 from mitmcontext.values import Request, Span
 from mitmcontext.wire.anthropic import MESSAGES
@@ -20,7 +20,6 @@ from mitmcontext.wire.api import Api
 from mitmcontext.wire.asking import Asking
 from mitmcontext.wire.openai_chat import CHAT
 
-KEY: Final = "CONDENSATION_API_KEY"
 _MESSAGES: Final = "/messages"
 _CHAT: Final = "/chat/completions"
 _VERSION: Final = (b"anthropic-version", b"2023-06-01")
@@ -82,7 +81,7 @@ def whom(ready: Ready, environment: Mapping[str, str]) -> Whom | str:
     if job.asks is None:
         return "no questions on this kind of connection"
     if settings.condensation_endpoint:
-        return _elsewhere(settings, job.asks, environment.get(KEY, ""))
+        return _elsewhere(settings, job.asks, environment.get(API_KEY, ""))
     if job.api.asking is None:
         return "this API has no way to be asked"
     if job.login and not settings.condensation_use_login:

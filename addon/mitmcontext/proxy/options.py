@@ -14,7 +14,7 @@ from typing import Any
 from mitmproxy import optmanager
 from mitmproxy.addonmanager import Loader
 
-from mitmcontext.settings import declared
+from mitmcontext.settings import ENVIRONMENT, declared
 
 _PREFIXES = ("context", "condensation", "tiktoken", "cache")
 
@@ -43,7 +43,7 @@ def those_set(options: optmanager.OptManager) -> dict[str, Any]:
 def misspelt(deferred: Iterable[str], environment: Iterable[str]) -> list[str]:
     """A sentence for each name that nobody declared and that is nearly one of ours."""
     names = [item.name for item in declared()]
-    variables = [name.upper() for name in names]
+    variables = [*(name.upper() for name in names), *ENVIRONMENT]
     return [
         *(_sentence("option", name, near) for name, near in _nearly(deferred, names)),
         *(_sentence("variable", name, near) for name, near in _nearly(environment, variables)),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mitmcontext.settings import BadSetting, Settings
+from mitmcontext.settings import KEY_FILE, REDIS_URL, BadSetting, Settings
 from mitmcontext.stores.base import Store
 from mitmcontext.stores.keys import (
     NAMES,
@@ -109,14 +109,14 @@ def cache_shelf(settings: Settings, environment: Mapping[str, str]) -> tuple[Tie
 
 def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Path, bytes, str]:
     """The address of Redis, the folder, the key; and why the folder cannot be used, or ""."""
-    address = environment.get("CONTEXT_REDIS_URL", "")
-    given = environment.get("CONTEXT_KEY_FILE", "")
+    address = environment.get(REDIS_URL, "")
+    given = environment.get(KEY_FILE, "")
     if address and not given:
         raise BadSetting(
-            "CONTEXT_REDIS_URL needs CONTEXT_KEY_FILE: the proxies that share a Redis share a key"
+            f"{REDIS_URL} needs {KEY_FILE}: the proxies that share a Redis share a key"
         )
     named = settings.context_cache_dir
-    folder = _at_home(named) if named else user_cache_folder(environment)
+    folder = _at_home("context_cache_dir", named) if named else user_cache_folder(environment)
     note = ""
     try:
         private_folder(folder)
@@ -129,11 +129,20 @@ def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Pa
     return address, folder, key, note
 
 
-def _at_home(path: str) -> Path:
+def check_folder(settings: Settings) -> None:
+    """Refuse a folder now that could not be opened at the next start, or after a reload.
+
+    Raises:
+        BadSetting: nobody knows where it is.
+    """
+    _at_home("context_cache_dir", settings.context_cache_dir)
+
+
+def _at_home(name: str, path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise BadSetting("context_cache_dir names the home of somebody who has none") from None
+        raise BadSetting(f"{name} must not name the home of somebody who has none") from None
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:
@@ -152,7 +161,7 @@ def user_cache_folder(environment: Mapping[str, str]) -> Path:
 
 def _given_key(path: str) -> bytes:
     try:
-        return read_key(Path(path).expanduser())
+        return read_key(_at_home(KEY_FILE, path))
     except ValueError as error:
         raise BadSetting(str(error)) from None
 
