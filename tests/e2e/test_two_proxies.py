@@ -68,7 +68,8 @@ def handing_over(client: Any) -> Iterator[None]:
     """Wait until what one proxy learned from an answer is there for the other one to read.
 
     It is written once the answer is through. Whoever has a tool to run before the next request
-    takes longer than that; here it is waited for until nothing was written for a moment.
+    takes longer than that; here it is waited for, on a busy machine for a second and more, until nothing was
+    written for a moment.
     """
 
     def written() -> int:
@@ -77,7 +78,7 @@ def handing_over(client: Any) -> Iterator[None]:
     before = last = written()
     yield
     since = time.monotonic()
-    until = since + 0.3
+    until = since + 1.5
     while (now := time.monotonic()) < until and (last == before or now < since + 0.02):
         if (calls := written()) != last:
             last, since = calls, now
