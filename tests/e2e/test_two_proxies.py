@@ -68,8 +68,8 @@ def handing_over(client: Any) -> Iterator[None]:
     """Wait until what one proxy learned from an answer is there for the other one to read.
 
     It is written once the answer is through. Whoever has a tool to run before the next request
-    takes longer than that; here it is waited for, on a busy machine for a second and more, until nothing was
-    written for a moment.
+    takes longer than that; here it is waited for, on a busy machine for a second and more, until
+    nothing was written for a moment.
     """
 
     def written() -> int:
