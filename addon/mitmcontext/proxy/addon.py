@@ -159,11 +159,10 @@ class ContextAddon:
         display = self._state.shown()
         display.start(ctx.master)
         # A full collection looks at everything there is: 50 ms of the event loop, most of it for
-        # modules that stay as long as the process. What there is at the start is looked at no more.
-        # After a reload there is old code among it, which requests in flight may still hold.
+        # modules that stay as long as the process. What there is now is looked at no more. Old code
+        # that requests in flight still hold over a reload goes with the next one: see `done`.
         gc.collect()
-        if self._is_first:
-            gc.freeze()
+        gc.freeze()
         where = f"http://{HOST}/" + (", live at /context of mitmweb" if display.has_page else "")
         _log.info("mitmcontext: %s; figures at %s", self._state.settings.context_mode, where)
 
