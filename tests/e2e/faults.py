@@ -1,7 +1,8 @@
 """Loaded into a mitmproxy before the addon: lets the n-th operation at one of its seams fail.
 
 `http://faults.test/arm?seam=...&n=...` through the proxy chooses the operation, and forgets what
-was chosen before; `/done` says how many operations there were since, and whether one failed.
+was chosen before; `/done` says how many operations there were since, whether one failed, and
+whether the request had been read by then.
 
 Two seams are where the world begins: the clock and the disk. The others are the calls of the
 addon's own functions: what fails there may be anything, such as want of memory.
@@ -43,6 +44,8 @@ FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "all": ("",),
 }
+# What is frozen has been laid over a request when this begins.
+READ: Final = "proxy/deciding.py Decider.decide"
 # A guard cannot guard itself: the hooks and what stands for one, what says that there is a fault,
 # and what they count and say of it.
 GUARDS: Final = (
@@ -70,6 +73,8 @@ class Plan:
         self.lasts = lasts
         self.count = 0
         self.failed = ""
+        self.read = False
+        self.behind = False
         self._seen: set[CodeType] | None = set() if each else None
         self._lock = threading.Lock()
 
@@ -84,6 +89,7 @@ class Plan:
             due = self.count == self.n or (self.lasts and self.count > self.n)
             if due:
                 self.failed = what
+                self.behind = self.read
             return due
 
 
@@ -121,7 +127,7 @@ class Faults:
             watched = sys.monitoring.events.PY_START if asked["seam"] in FUNCTIONS else 0
         sys.monitoring.set_events(4, watched)
         sys.monitoring.restart_events()
-        said = {"count": before.count, "failed": before.failed}
+        said = {"count": before.count, "failed": before.failed, "behind": before.behind}
         flow.response = Response.make(200, json.dumps(said))
 
     # The seams.
@@ -167,10 +173,12 @@ class Faults:
         plan = self.plan
         parts = FUNCTIONS.get(plan.seam, ())
         spared = place == "proxy/addon.py" and code.co_name in SPARED
-        spared = spared or f"{place} {code.co_qualname}".startswith(GUARDS)
+        what = f"{place} {code.co_qualname}"
+        plan.read = plan.read or what == READ
+        spared = spared or what.startswith(GUARDS)
         if spared or not place.startswith(parts):
             return sys.monitoring.DISABLE
-        if plan.fails(plan.seam, f"{place} {code.co_qualname}", code):
+        if plan.fails(plan.seam, what, code):
             raise ERRORS[plan.error]()
         return None
 

@@ -92,11 +92,15 @@ def numbers(most: int) -> Iterator[int]:
 
 @dataclass
 class Swept:
-    """How many n there were, what failed, and upon what of that the request went out as it came."""
+    """How many n there were, what failed, and upon what of that the request went out as it came.
+
+    `behind` is what failed when the request had been read, and laid over it what is frozen.
+    """
 
     tries: int
     failed: set[str]
     as_it_came: set[str]
+    behind: set[str]
 
 
 def sweep(stage: Stage, turns: Sequence[bytes], most: int = 10, **asked: Any) -> Swept:
@@ -104,7 +108,7 @@ def sweep(stage: Stage, turns: Sequence[bytes], most: int = 10, **asked: Any) ->
 
     Turns before it and the one behind it are served without a fault.
     """
-    swept = Swept(0, set(), set())
+    swept = Swept(0, set(), set(), set())
     *earlier, faulty, later = turns
     for n in numbers(most):
         line = stage.conversation()
@@ -119,6 +123,9 @@ def sweep(stage: Stage, turns: Sequence[bytes], most: int = 10, **asked: Any) ->
         case = f"{asked} {n}: {told['failed']}"
         swept.tries += 1
         swept.failed.add(told["failed"])
+        if told["behind"]:
+            swept.behind.add(told["failed"])
+            assert sent.changed or turns is not FROZEN, f"{case}: what is frozen was there"
         if not sent.changed:
             swept.as_it_came.add(told["failed"])
             assert stage.failures() != before, f"{case}: as it came, and nobody says why"
@@ -161,6 +168,7 @@ def test_the_cache_fails(stage: Stage) -> None:
         first_calls = sweep(stage, turns, seam="cache", each=1)
         assert nth.tries >= 10
         assert len(first_calls.failed) >= 8
+        assert nth.behind | first_calls.behind
 
 
 def test_asking_a_model_fails(stage: Stage) -> None:
@@ -185,6 +193,7 @@ def test_any_function_of_ours_fails(error: str, stage: Stage) -> None:
     for turns in (STEP, FROZEN, ASKED) if error == "MemoryError" or ALL else (FROZEN,):
         swept = sweep(stage, turns, most=4, seam="all", each=1, error=error)
         assert len(swept.failed) >= 8
+        assert swept.behind
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "SystemExit"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, MutableMapping
 from typing import Any
@@ -13,6 +14,7 @@ from mitmcontext.proxy.carried import Carried
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.guard import guarded
 from mitmcontext.proxy.job import Result
 from mitmcontext.proxy.team import Team
 from mitmcontext.proxy.tee import Tee
@@ -92,12 +94,14 @@ class State:
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the requests; if it fails, only that is missing."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._beside(work))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Count a failure by its kind: else asyncio would log its text."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.figures.failed(type(error).__name__)
+    async def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Count a failure by its kind: else asyncio would log its text, or end upon SystemExit.
+
+        Whose threads are ended at a reload is cancelled, which is no failure.
+        """
+        with guarded(self.figures.failed), contextlib.suppress(asyncio.CancelledError):
+            await work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 _THREADS: Final = 2
@@ -16,5 +17,16 @@ def pool(name: str) -> ThreadPoolExecutor:
 
 
 async def run[T](threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    """What some work comes to, done in one of these threads."""
-    return await asyncio.get_running_loop().run_in_executor(threads, work)
+    """What some work comes to, done in one of these threads.
+
+    Raises:
+        RuntimeError: it raised SystemExit. As such that would end the loop, and the proxy with it.
+    """
+    return await asyncio.get_running_loop().run_in_executor(threads, partial(_without_end, work))
+
+
+def _without_end[T](work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except SystemExit:
+        raise RuntimeError("SystemExit in a thread") from None
