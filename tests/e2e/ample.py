@@ -16,12 +16,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "addon"))
 
 from mitmcontext.proxy import deciding
 from mitmcontext.proxy.addon import ContextAddon
+from mitmcontext.stores import links
 from mitmcontext.stores.redis_server import BUDGET_SECONDS, Server
 
 AMPLE: Final = 20.0
 
 assert deciding._STEP_SECONDS < AMPLE
 deciding._STEP_SECONDS = AMPLE  # type: ignore[misc]
+assert links._CONNECT_SECONDS < AMPLE
+links._CONNECT_SECONDS = AMPLE  # type: ignore[misc]
 assert Server.__init__.__defaults__ == (time.monotonic, BUDGET_SECONDS)
 Server.__init__.__defaults__ = (time.monotonic, AMPLE)
 
