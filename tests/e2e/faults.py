@@ -45,7 +45,7 @@ FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "all": ("",),
 }
 # What is frozen has been laid over a request when this begins.
-READ: Final = "proxy/deciding.py Decider.decide"
+READ: Final = "proxy/work.py Worker.decide"
 # A guard cannot guard itself: the hooks and what stands for one, what says that there is a fault,
 # and what they count and say of it.
 GUARDS: Final = (
