@@ -26,6 +26,13 @@ def test_a_key_in_the_query_is_not_one_in_a_header() -> None:
     assert of({"x-goog-api-key": "one"}) != of({"x-goog-api-key": "one"}, "two")
 
 
+@pytest.mark.parametrize("name", ["openai-organization", "openai-project", "chatgpt-account-id"])
+def test_one_key_is_another_tenant_for_each_that_it_works_for(name: str) -> None:
+    key = {"authorization": "Bearer sk-one"}
+    assert of(key | {name: "one"}) == of(key | {name: "one"})
+    assert len({of(key), of(key | {name: "one"}), of(key | {name: "two"})}) == 3
+
+
 def test_nothing_of_a_key_is_left_in_what_stands_for_it() -> None:
     assert b"secret" not in of(in_query="secret")
 
