@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+Place = tuple[int, int]
+"""Message and part, by their indices."""
+
 
 class Unreadable(Exception):
     """This body is not one that we understand. It is forwarded as it came.

@@ -13,7 +13,7 @@ import pytest
 
 from loopback import certificates, child
 from loopback.certificates import Certificates
-from loopback.child import Child
+from loopback.child import ADDON, Child
 from loopback.client import NO_TLS, Connection
 from loopback.provider import HOSTS, Provider, serving
 
@@ -165,3 +165,11 @@ def stats() -> Stats:
         return found
 
     return fetch
+
+
+@pytest.fixture
+def addon(tmp_path: Path) -> Path:
+    """The addon's folder, copied, so that a test may change what is in it."""
+    copy = tmp_path / "addon"
+    shutil.copytree(ADDON.parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import operator
 import os
-import shutil
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from tests.e2e.judging import OPTION, PATH, bodies
 from demo.session import encode
 from loopback import loop_watch
 from loopback.answers import Reply
-from loopback.child import ADDON, Child
+from loopback.child import Child
 from loopback.client import Connection, Response
 from loopback.provider import Behaviour, Provider, with_windows
 
@@ -63,9 +62,8 @@ def test_a_reload_harms_no_request_and_keeps_the_counts(
     connect: Callable[..., Connection],
     stats: Callable[[Child], dict[str, Any]],
     tmp_path: Path,
+    addon: Path,
 ) -> None:
-    addon = tmp_path / "addon"
-    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
     provider.default = Reply("slowly now", pieces=10)
     provider.behaviour = Behaviour(gap=0.05)
     proxy = start_proxy(addon=addon / "context.py")
@@ -141,10 +139,9 @@ def test_what_is_refused_as_too_long_after_a_reload_is_helped_all_the_same(
     connect: Callable[..., Connection],
     stats: Callable[[Child], dict[str, Any]],
     tmp_path: Path,
+    addon: Path,
 ) -> None:
     """Steps were taken before; the request in flight carries them, and the old code's values."""
-    addon = tmp_path / "addon"
-    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
     provider.models = with_windows({"*": 1_000_000})
     proxy = start_proxy(OPTION, addon=addon / "context.py")
     connection = connect(proxy, port=provider.tls_port)
@@ -171,10 +168,9 @@ def test_what_is_observed_over_a_reload_is_compared_with_what_was_sent(
     connect: Callable[..., Connection],
     stats: Callable[[Child], dict[str, Any]],
     tmp_path: Path,
+    addon: Path,
 ) -> None:
     """The provider reports the size of what went out, and that is what the client sent."""
-    addon = tmp_path / "addon"
-    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
     provider.models = with_windows({"*": 1_000_000})
     proxy = start_proxy(OPTION, "context_mode=observe", addon=addon / "context.py")
     connection = connect(proxy, port=provider.tls_port)
@@ -195,10 +191,9 @@ def test_reloads_without_end_leave_nothing_behind(
     connect: Callable[..., Connection],
     stats: Callable[[Child], dict[str, Any]],
     tmp_path: Path,
+    addon: Path,
 ) -> None:
     """Each third time in a state that does not load: then requests pass as they came."""
-    addon = tmp_path / "addon"
-    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "hasty.py").write_text(HASTY)
     script, text = addon / "context.py", (addon / "context.py").read_text()
     provider.models = with_windows({"*": 1_000_000})

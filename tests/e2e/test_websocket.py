@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.e2e import forms
 from tests.e2e.forms import Story
 
 from loopback.answers import Call, Reply
-from loopback.child import ADDON, REPOSITORY, Child
+from loopback.child import REPOSITORY, Child
 from loopback.client import Connection
 from loopback.provider import Behaviour, Provider, with_windows
 from loopback.websocket import Socket
@@ -549,12 +548,10 @@ def test_what_was_shortened_stays_so_at_the_provider(
     start_proxy: StartProxy,
     opened: Opened,
     stats: Stats,
-    tmp_path: Path,
+    addon: Path,
 ) -> None:
     """Through a reload of the addon, and up to the client's own compaction."""
     provider.models = with_windows({"*": WINDOW})
-    addon = tmp_path / "addon"
-    shutil.copytree(ADDON.parent, addon, ignore=shutil.ignore_patterns("__pycache__"))
     proxy = start_proxy(WINDOWS, CONDENSE, addon=addon / "context.py")
     story = forms.made_up()
     codex = Codex(opened(proxy), story)

@@ -21,10 +21,7 @@ from mitmcontext.condense.results import OldResults
 from mitmcontext.condense.runs import parting, runs_of
 from mitmcontext.condense.thinking import turn_started
 from mitmcontext.condense.units import Kept
-from mitmcontext.values import MEDIA, Kind, Message, Span
-
-Place = tuple[int, int]
-"""Message and part."""
+from mitmcontext.values import MEDIA, Kind, Message, Place, Span
 
 _TELLING: Final = 12
 # Tokens of the line that stands for an image in a result.

@@ -14,11 +14,10 @@ from typing import Final
 
 from mitmcontext.condense.ledger import WHOLE
 from mitmcontext.condense.units import KEPT_RESULTS, last_typed, unpaired
-from mitmcontext.values import Kind, Message
+from mitmcontext.values import Kind, Message, Place
 
 Messages = Sequence[Message]
 Invariant = Callable[[Messages, Messages], str]
-Place = tuple[int, int]
 
 
 def calls_keep_their_results(before: Messages, after: Messages) -> str:

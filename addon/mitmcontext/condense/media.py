@@ -14,10 +14,7 @@ import msgspec
 from mitmcontext.condense.conversation import Conversation, said
 from mitmcontext.condense.texts import OPENING
 from mitmcontext.condense.units import KEPT_RESULTS, Kept, last_typed
-from mitmcontext.values import MEDIA, Kind, Medium, Message, Part
-
-Place = tuple[int, int]
-"""Message and part."""
+from mitmcontext.values import MEDIA, Kind, Medium, Message, Part, Place
 
 # Tokens: what is not more than twice a line is not worth one.
 _WORTH_A_LINE: Final = 80.0

@@ -22,10 +22,7 @@ from mitmcontext.condense.blocks import (
     words,
 )
 from mitmcontext.condense.touched import Touch, touched
-from mitmcontext.values import Kind, Message, Part
-
-Place = tuple[int, int]
-"""Message and part."""
+from mitmcontext.values import Kind, Message, Part, Place
 
 # Tokens: what opens a stub, what opens a quotation in a note, what stands for a gap.
 _OPENING: Final = 34.0

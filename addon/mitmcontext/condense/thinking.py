@@ -12,10 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from mitmcontext.condense.units import Kept, has_typed
-from mitmcontext.values import Kind, Message
-
-Place = tuple[int, int]
-"""Message and part."""
+from mitmcontext.values import Kind, Message, Place
 
 _PROMPTS: Final = ("system", "developer")
 
