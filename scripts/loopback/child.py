@@ -76,9 +76,12 @@ class Child:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def cpu_seconds(self) -> float:
-        """User and system time that the process has used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time that the process has used so far.
+
+        By the kernel's clock of the process (clock_getcpuclockid(3)), which counts nanoseconds;
+        /proc has hundredths of a second.
+        """
+        return time.clock_gettime(~self.pid << 3 | 2)
 
     def memory_bytes(self) -> int:
         """The resident memory of the process."""

@@ -32,7 +32,8 @@ ten minutes."""
 
 # How many links are looked up at once: the entry in force is mostly near the end.
 _AT_ONCE: Final = 64
-_ASKED: Final = 50_000
+# Requests that are remembered: what is forgotten is looked up again. An entry takes 400 bytes.
+_ASKED: Final = 10_000
 _LATEST: Final = 16
 # An exchange is some messages long; what grew by more may have been seen before a restart.
 _NEW: Final = 9

@@ -20,9 +20,13 @@ from mitmcontext.stores.memory_store import Cell, cells
 
 _NAME: Final = "mitmcontext_carried"
 _MESSAGES_SIZE: Final = 48 << 20
-_LEDGER_SIZE: Final = 64 << 20
+# Where frozen edits lie on a disk or in Redis, too, what is not here is fetched from there.
+_LEDGER_SIZE: Final = 16 << 20
+_ONLY_LEDGER_SIZE: Final = 64 << 20
 _NOTES_SIZE: Final = 16 << 20
-_HISTORIES: Final = 50_000
+# An engineer who works with agents all day sends a thousand requests in an hour. What is kept for
+# each of them takes 2 KB in all.
+_HISTORIES: Final = 10_000
 # The conversations on all WebSockets together, in bytes.
 _LINES_SIZE: Final = 128 << 20
 
@@ -55,6 +59,19 @@ def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
     if kept["messages"].maxsize != size:
         kept["messages"] = lru(size)
     return kept["messages"]
+
+
+def ledger(kept: Carried, *, only: bool) -> TLRUCache[bytes, Cell]:
+    """The cache of frozen edits; a new one where it had another size.
+
+    Args:
+        kept: what is carried.
+        only: whether they are kept nowhere else.
+    """
+    size = _ONLY_LEDGER_SIZE if only else _LEDGER_SIZE
+    if kept["near"].maxsize != size:
+        kept["near"] = cells(size)
+    return kept["near"]
 
 
 def was_carried(master: Any) -> bool:

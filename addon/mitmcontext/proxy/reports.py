@@ -18,8 +18,8 @@ from mitmcontext.proxy.job import EstimatedAs
 from mitmcontext.stores.tiers import Tiers
 from mitmcontext.tokens.calibration import Anchor, Calibration, Kept, Report, Scale, Shape
 
-_ANCHORS_SIZE: Final = 16 << 20
-_ANCHOR: Final = 400  # bytes beside its ratios
+_ANCHORS_SIZE: Final = 8 << 20
+_ANCHOR: Final = 800  # bytes beside its ratios, with key and place in the cache
 _KEYS: Final = 10_000
 # What was learned is written at most so often where nobody else reads it, and kept so long.
 _SECONDS: Final = 60.0

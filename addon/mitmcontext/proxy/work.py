@@ -21,7 +21,7 @@ from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import threads
 from mitmcontext.proxy.asking import Asker
 from mitmcontext.proxy.assessing import Assessor
-from mitmcontext.proxy.carried import Carried, sized
+from mitmcontext.proxy.carried import Carried, ledger, sized
 from mitmcontext.proxy.counts import KeptCounts
 from mitmcontext.proxy.deciding import Decider
 from mitmcontext.proxy.encoders import Encoders
@@ -69,7 +69,9 @@ class Worker:
 
         self._pool = threads.pool("mitmcontext")
         self._encoders = Encoders(settings.context_tokenizer, kept["vocabularies"])
-        self._ledger = Ledger(Memory(kept["near"]), far, shared=shelves.shared, kept=ttl)
+        self._ledger = Ledger(
+            Memory(ledger(kept, only=far is None)), far, shared=shelves.shared, kept=ttl
+        )
         self._messages = MemoryStore(sized(kept, settings.tiktoken_cache_size * _COUNTS_OF_ONE))
         self.known = Known(self._messages, self._encoders.count)
         reports = Reports(far, shelves.shared, partial(named, b"report"), ttl)
