@@ -7,6 +7,7 @@ import random
 import secrets
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -294,13 +295,8 @@ def test_a_folder_that_may_only_be_read(
         # Modes do not bind root, unless it gives up the right to pass over them.
         if shutil.which("setpriv") is None:
             pytest.skip("root may write everywhere, and there is no setpriv to give that up")
-        humble = tmp_path / "humble-python"
         rights = "-dac_override,-dac_read_search"
-        humble.write_text(
-            f'#!/bin/sh\nexec setpriv --bounding-set={rights} -- "{sys.executable}" "$@"\n'
-        )
-        humble.chmod(0o700)
-        monkeypatch.setattr(sys, "executable", str(humble))
+        python_by(monkeypatch, tmp_path, f"setpriv --bounding-set={rights} --")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for path in folder.iterdir():
         path.chmod(0o400)
@@ -312,6 +308,41 @@ def test_a_folder_that_may_only_be_read(
     finally:
         folder.chmod(0o700)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def python_by(monkeypatch: pytest.MonkeyPatch, folder: Path, starter: str) -> None:
+    """Let proxies be started by a command that takes theirs as its arguments."""
+    humble = folder / "humble-python"
+    humble.write_text(f'#!/bin/sh\nexec {starter} "{sys.executable}" "$@"\n')
+    humble.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(humble))
+
+
+def test_who_has_no_home_and_no_name(
+    provider: Provider,
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container whose user is a number: nobody knows where the cache folder would be."""
+    nobody = ["unshare", "--user", "--map-user=54321"]
+    if shutil.which(nobody[0]) is None or subprocess.run([*nobody, "true"], check=False).returncode:
+        pytest.skip("nobody here may be another user in a namespace of their own")
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    python_by(monkeypatch, tmp_path, " ".join(nobody))
+    provider.models = with_windows({"*": WINDOW})
+    proxy = start_proxy(OPTION, environment={"CONTEXT_CACHE_DIR": ""})
+    line, connection = Line(provider, "key"), connect(proxy)
+    assert line.send(connection, bodies()[_FIRST]).changed
+    assert line.send(connection, bodies()[_FIRST + 1]).changed
+    assert line.complaints() == []
+    assert line.breaks() == []
+    assert "frozen edits, kept" not in stats(proxy)["stores"]
+    assert "nothing survives a restart: this user has no home" in proxy.said()
+    assert "Traceback" not in proxy.said()
 
 
 def test_a_full_disk_costs_only_durability_and_is_over_when_it_is_over(

@@ -116,9 +116,9 @@ def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Pa
             f"{REDIS_URL} needs {KEY_FILE}: the proxies that share a Redis share a key"
         )
     named = settings.context_cache_dir
-    folder = _at_home("context_cache_dir", named) if named else user_cache_folder(environment)
-    note = ""
+    note, folder = "", Path()
     try:
+        folder = _at_home("context_cache_dir", named) if named else user_cache_folder(environment)
         private_folder(folder)
         key = _given_key(given) if given else installation_key(folder / "key")
     except BadSetting:
@@ -146,17 +146,30 @@ def _at_home(name: str, path: str) -> Path:
 
 
 def user_cache_folder(environment: Mapping[str, str]) -> Path:
-    """The platform's folder for a user's caches, with our name in it."""
-    home = Path(environment["HOME"]) if environment.get("HOME") else Path.home()
+    """The platform's folder for a user's caches, with our name in it.
+
+    Raises:
+        ValueError: that is in the user's home, and nobody knows where this is.
+    """
     if sys.platform == "win32":
         local = environment.get("LOCALAPPDATA")
-        base = Path(local) if local else home / "AppData" / "Local"
+        base = Path(local) if local else _home(environment) / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
+        base = _home(environment) / "Library" / "Caches"
     else:
         named = environment.get("XDG_CACHE_HOME")
-        base = Path(named) if named else home / ".cache"
+        base = Path(named) if named else _home(environment) / ".cache"
     return base / "mitmcontext"
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    if environment.get("HOME"):
+        return Path(environment["HOME"])
+    try:
+        return Path.home()
+    except RuntimeError:
+        # As in a container whose user has a number and nothing else.
+        raise ValueError("this user has no home; context_cache_dir names another folder") from None
 
 
 def _given_key(path: str) -> bytes:
