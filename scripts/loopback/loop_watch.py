@@ -4,7 +4,7 @@ What runs on the loop between two points at which others may run is one *hold*: 
 plain function, or a step of one that is a coroutine, of a task that the addon began, or of a
 callback of its own. Each is timed by the wall and by the thread's own clock. On a busy machine the
 former has in it what other processes and threads took, so both are told. Garbage collection counts
-where it falls. What the addon does when it is loaded anew is told apart: mitmproxy's own part of
+where it falls; a hold that was mostly that says so. What the addon does when it is loaded anew is told apart: mitmproxy's own part of
 that, the import of all modules, holds the loop for much longer.
 
 `http://watch.test/` through the proxy gives the figures so far, in milliseconds.
@@ -17,6 +17,7 @@ import gc
 import inspect
 import json
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
@@ -32,6 +33,7 @@ _GRAIN: Final = 100
 _TICK_SECONDS: Final = 0.01
 _LOADING: Final = ("load", "configure", "running", "done")
 _WORST: Final = 5
+_GARBAGE: Final = ", collecting garbage"
 
 
 class Times:
@@ -97,6 +99,9 @@ class Watch:
         self.loading = Times()
         self.ticker: asyncio.Task[None] | None = None
         self._began = 0.0
+        # Seconds of the loop's own clock that collecting garbage has taken on it so far.
+        self._collected = 0.0
+        self._loop = threading.get_ident()
         self._real_hooks = addonmanager.AddonManager._iter_hooks
         self._real_create = asyncio.create_task
 
@@ -133,12 +138,14 @@ class Watch:
 
     def hold(self, what: str, work: Callable[..., Any], *given: Any) -> Any:
         """Do some work and note how long it took."""
-        wall, cpu = time.perf_counter(), time.thread_time()
+        collected, wall, cpu = self._collected, time.perf_counter(), time.thread_time()
         try:
             return work(*given)
         finally:
             cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-            if what.rpartition(".")[2] in _LOADING:
+            if self._collected - collected > cpu / 2:
+                what += _GARBAGE
+            if what.removesuffix(_GARBAGE).rpartition(".")[2] in _LOADING:
                 self.loading.add(cpu, what)
             else:
                 self.cpu.add(cpu, what)
@@ -146,10 +153,13 @@ class Watch:
 
     def collecting(self, phase: str, _: dict[str, int]) -> None:
         """Note how long the collector of garbage takes, in whatever thread."""
+        is_loop = threading.get_ident() == self._loop
         if phase == "start":
             self._began = time.perf_counter()
+            self._collected -= time.thread_time() if is_loop else 0.0
         else:
             self.collected.add(time.perf_counter() - self._began)
+            self._collected += time.thread_time() if is_loop else 0.0
 
     async def tick(self) -> None:
         """Note how much later than it should be the loop comes round, for whatever reason."""
