@@ -15,7 +15,8 @@ from loopback.counting import Model
 from loopback.http1 import Wire
 from loopback.provider import SPEAKING
 from loopback.rules_responses import ITEMS, Memory, answer, check, items_of, say
-from mitmcontext.wire.openai_responses import RESPONSES, items_added
+from mitmcontext.wire.openai_responses import RESPONSES
+from mitmcontext.wire.responses_answers import items_added
 from mitmcontext.wire.sse import SseReader
 
 Json = dict[str, Any]

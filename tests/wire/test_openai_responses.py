@@ -16,7 +16,8 @@ from mitmcontext.condense.units import kept, units, unpaired
 from mitmcontext.values import Kind, Message, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.api import message_of, system_texts, tool_count
-from mitmcontext.wire.openai_responses import RESPONSES, items_added
+from mitmcontext.wire.openai_responses import RESPONSES
+from mitmcontext.wire.responses_answers import items_added
 
 Json = dict[str, Any]
 PATH = "/v1/responses"

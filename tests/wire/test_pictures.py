@@ -20,7 +20,7 @@ from mitmcontext.wire import (
     gemini,
     ollama,
     openai_chat,
-    openai_responses,
+    responses_items,
 )
 from mitmcontext.wire.pictures import picture
 
@@ -181,13 +181,13 @@ def of_user(*content: Any, **more: Any) -> dict[str, Any]:
             id="OpenAI Chat",
         ),
         pytest.param(
-            openai_responses.parse,
+            responses_items.parse,
             of_user({"type": "input_image", "image_url": URL, "detail": "high"}),
             "high",
             id="OpenAI Responses",
         ),
         pytest.param(
-            openai_responses.parse,
+            responses_items.parse,
             {
                 "type": "computer_call_output",
                 "call_id": "a",
@@ -258,7 +258,7 @@ def test_each_api_knows_where_its_images_are(parse: Any, message: Any, detail: s
         pytest.param(
             openai_chat.parse, {"type": "image_url", "image_url": "https://x/y"}, id="no object"
         ),
-        pytest.param(openai_responses.parse, {"type": "input_image", "file_id": "f"}, id="a file"),
+        pytest.param(responses_items.parse, {"type": "input_image", "file_id": "f"}, id="a file"),
     ],
 )
 def test_an_image_elsewhere_counts_as_one_of_no_size(parse: Any, content: Any) -> None:
