@@ -18,7 +18,6 @@ from tests.wire.gemini_bodies import (
     PDF,
     PNG,
     RAN,
-    SIGNATURE,
     STORED,
     WAV,
     Json,
@@ -69,7 +68,7 @@ def _answer(chance: random.Random, signs: bool) -> list[Json]:
     said = text(words(chance.randrange(1 << 16), 200))
     parts = [text(words(chance.randrange(99), 200), thought=True)] if signs else []
     if signs:
-        return [*parts, said, {"text": "", "thoughtSignature": SIGNATURE}]
+        return [*parts, said, signed(text(""), _signature(chance))]
     return [CODE, RAN, said] if chance.random() < 0.2 else [said]
 
 
@@ -77,7 +76,7 @@ def _step(chance: random.Random, signs: bool) -> list[Json]:
     names = chance.choices(["read", "run", "look"], k=chance.choice([1, 1, 2, 3]))
     calls = [call(name, **({"id": f"c{chance.random()}"} if signs else {})) for name in names]
     if signs:
-        calls[0] = signed(calls[0], base64.b64encode(chance.randbytes(24)).decode())
+        calls[0] = signed(calls[0], _signature(chance))
     said = [text(words(chance.randrange(99), 90))] if chance.random() < 0.5 else []
     results = [response(_outcome(chance), name) for name in names]
     role = "function" if chance.random() < 0.1 else "user"
@@ -85,6 +84,11 @@ def _step(chance: random.Random, signs: bool) -> list[Json]:
         spread = [{"role": role, "parts": [result]} for result in results]
         return [{"role": "model", "parts": [*said, *calls]}, *spread]
     return [{"role": "model", "parts": [*said, *calls]}, {"role": role, "parts": results}]
+
+
+def _signature(chance: random.Random) -> str:
+    """One of its own for each part, as a provider's are."""
+    return base64.b64encode(chance.randbytes(24)).decode()
 
 
 def _outcome(chance: random.Random) -> Json:
