@@ -4,8 +4,8 @@ What runs on the loop between two points at which others may run is one *hold*: 
 plain function, or a step of one that is a coroutine, of a task that the addon began, or of a
 callback of its own. Each is timed by the wall and by the thread's own clock. On a busy machine the
 former has in it what other processes and threads took, so both are told. Garbage collection counts
-where it falls; a hold that was mostly that says so. What the addon does when it is loaded anew is told apart: mitmproxy's own part of
-that, the import of all modules, holds the loop for much longer.
+where it falls; a hold that was mostly that says so. What the addon does when it is loaded anew is
+told apart: mitmproxy's own part of that, the import of all modules, holds the loop for much longer.
 
 `http://watch.test/` through the proxy gives the figures so far, in milliseconds.
 """
