@@ -347,7 +347,8 @@ class Ledger:
         for end in range(len(links) - 1, first, -_AT_ONCE):
             places = range(end - 1, max(first - 1, end - 1 - _AT_ONCE), -1)
             held = self._near.get_many([_key(links[at], 0) for at in places])
-            for at in places:
+            # Of most conversations there is nothing, so the keys are made once.
+            for at in places if held else ():
                 if _key(links[at], 0) in held:
                     return Found(at, self._newest(links[at], held[_key(links[at], 0)]))
         return None

@@ -27,7 +27,7 @@ from mitmcontext.proxy.carried import Carried, carried, drop_finished, was_carri
 from mitmcontext.proxy.commands import Commands, Reach
 from mitmcontext.proxy.guard import guarded, is_the_end
 from mitmcontext.proxy.hosts import host_of
-from mitmcontext.proxy.job import Job, Ready
+from mitmcontext.proxy.job import Job, Ready, headers_of
 from mitmcontext.proxy.listing import Row
 from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.page import page
@@ -256,7 +256,7 @@ class ContextAddon:
 
     def _job(self, flow: http.HTTPFlow, api: Api, path: str, raw: bytes) -> Job:
         request = flow.request
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = headers_of(request)
         host = host_of(request)
         where = [request.scheme, host.lower(), str(request.port)]
         observed = (

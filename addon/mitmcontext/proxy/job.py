@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from mitmproxy import http
+
 from mitmcontext import pipeline
 from mitmcontext.condense.cost import Cache
 from mitmcontext.models.prices import Prices, prices_of
@@ -146,6 +148,19 @@ class Result:
         """The link of the entry that is laid over the request, if there is one."""
         laid = self.ready.laid
         return laid.sent.links[laid.found.at] if laid.found else None
+
+
+def headers_of(request: http.Request) -> dict[str, str]:
+    """A request's headers, names in lower case, repeated ones joined by a comma.
+
+    As mitmproxy's own mapping has them, which goes through all of them again for each name.
+    """
+    found: dict[str, str] = {}
+    for field, content in request.headers.fields:
+        name = field.decode("utf-8", "surrogateescape").lower()
+        value = content.decode("utf-8", "surrogateescape")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def encoded(ready: Ready) -> bytes | None:

@@ -79,6 +79,7 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
     model's eyes.
     """
     found: dict[str, float] = defaultdict(float)
+    results: set[str] = set()
     for part in message.parts:
         if part.kind == Kind.CALL:
             given = part.text[len(part.name) :].strip()
@@ -92,13 +93,15 @@ def message_counts(message: Message, count: Count) -> dict[str, float]:
             found["sealed"] += (part.span.end - part.span.start) / 4
         if part.kind in (Kind.DOCUMENT, Kind.OPAQUE):
             found.update(_beside_text(part, found))
-    # A result may have several parts. One without an id is a user's text in the API's eyes.
-    found["result"] = len({p.call_id for p in message.parts if p.kind == Kind.RESULT and p.call_id})
+        # A result may have several parts. One without an id is a user's text in the API's eyes.
+        if part.kind == Kind.RESULT and part.call_id:
+            results.add(part.call_id)
+    found["result"] = len(results)
     found["further"] = max(0, found["call"] - 1)
     found["parallel"] = int(found["call"] > 1)
     thoughts = message.item and all(part.kind == Kind.THINKING for part in message.parts)
     found["message"] = int(not thoughts)
-    return dict(found)
+    return found
 
 
 def _beside_text(part: Part, found: Mapping[str, float]) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Family:
     def weigh(self, counts: Mapping[str, float]) -> float:
         """The provider's tokens of what was counted; what has no weight costs nothing."""
         weights = self.weights
-        return sum([number * weights.get(name, 0.0) for name, number in counts.items()])
+        return sum([number * weights.get(name, 0.0) for name, number in counts.items() if number])
 
 
 class Asked(NamedTuple):

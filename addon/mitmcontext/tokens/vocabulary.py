@@ -266,7 +266,7 @@ def _count(encoding: Encoder, text: str) -> int:
 
 def _count_quick(encode: Encode, text: str) -> int:
     if _has_plain_runs(text):
-        left, tokens = _SPACES.subn(" ", text)
+        left, tokens = _SPACES.subn(" ", text) if "  " in text else (text, 0)
     else:
         runs = Counter(run for run, _ in _RUN.findall(text))
         tokens = sum(count * _sized(encode, run) for run, count in runs.items())
