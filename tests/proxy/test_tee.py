@@ -294,6 +294,13 @@ def test_of_a_large_answer_only_what_was_used_is_built() -> None:
     assert broken.failures == ["DecodeError"]
 
 
+def test_what_bedrock_adds_to_the_last_event_does_not_stand_for_what_was_used() -> None:
+    added = b'{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":1200}}'
+    stream = STREAM.replace(b'{"type":"message_stop"}', added)
+    assert added in stream
+    assert Heard().passes(stream, b"").usages == [TOLD]
+
+
 def test_a_whole_answer_is_read_at_once() -> None:
     heard = Heard("application/json")
     heard.tee.read(b'{"usage":{"input_tokens":7,"output_tokens":2}}')

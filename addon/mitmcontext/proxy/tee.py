@@ -7,13 +7,10 @@ looking fails, for whatever reason, the tee stops looking and the answer goes on
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
-
-import msgspec
 
 from mitmcontext.proxy import bodies
 from mitmcontext.values import Usage
@@ -21,6 +18,7 @@ from mitmcontext.wire.event_stream import EventStreamReader, unwrapped
 from mitmcontext.wire.json_array import JsonArrayReader
 from mitmcontext.wire.ndjson import NdjsonReader
 from mitmcontext.wire.sse import SseReader
+from mitmcontext.wire.telling import telling
 
 HELD = (400, 413, 422)
 """Statuses by which providers refuse a request for what it is."""
@@ -33,9 +31,6 @@ _STREAMS: Final = (EVENT_STREAM, AWS_EVENT_STREAM, *LINES)
 # An answer with an image in it may be large; parsing it would stall every other flow.
 _JSON_LIMIT = 2 * 2**20
 _EVENT_LIMIT = 2**20
-# What was used is told in some hundred bytes.
-_FIELD: Final = 16 * 2**10
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # An answer that says that it is no larger comes in one piece or two.
 _SMALL = 64 * 2**10
 # What one piece off the wire may decode to. The wire gives at most 64 KiB at a time.
@@ -43,11 +38,9 @@ _PIECE_ROOM = 2**20
 
 # Parsing every event would cost more than all the rest; only a few say what was used (or all of
 # them, in Gemini's streams, and `null` in most of Chat Completions'). In a model's own text the
-# quotes are escaped, so that these stand for keys: `usage` and Gemini's `usageMetadata`, Ollama's
-# counts, and what Bedrock adds to another provider's last event.
-_NEEDLE: Final = re.compile(
-    rb'"(?:usage\w*"\s*:\s*\{|(?:prompt_)?eval_count"|amazon-bedrock-invocationMetrics")'
-)
+# quotes are escaped, so that these stand for keys: `usage` and Gemini's `usageMetadata`, and
+# Ollama's counts.
+_NEEDLE: Final = re.compile(rb'"(?:usage\w*"\s*:\s*\{|(?:prompt_)?eval_count")')
 
 
 class Handling(StrEnum):
@@ -240,7 +233,7 @@ class Tee:
                 self._telling[1:] = [piece]
 
     def _read(self, data: bytes) -> None:
-        answer = _answer(data) if data else None
+        answer = telling(data) if data else None
         if isinstance(answer, dict):
             self._usage = merge(self._usage, self._usage_of(answer))
 
@@ -256,20 +249,6 @@ class Tee:
             self._on_failure(type(error).__name__)
         except BaseException:  # noqa: BLE001, S110 - there is nobody left to tell
             pass
-
-
-def _answer(data: bytes) -> object:
-    """A JSON text; of a large object only the small fields, among which is what was used.
-
-    To build megabytes of log probabilities would hold up everybody for tens of milliseconds.
-
-    Raises:
-        ValueError: it is no JSON.
-    """
-    if len(data) <= _FIELD:
-        return json.loads(data)
-    fields = _FIELDS.decode(data)
-    return {name: json.loads(bytes(raw)) for name, raw in fields.items() if len(raw) <= _FIELD}
 
 
 def _is_json(media: str) -> bool:

@@ -16,11 +16,12 @@ Source: Amazon Transcribe's and Bedrock's descriptions of the format, "Event str
 from __future__ import annotations
 
 import base64
-import json
 import struct
 import zlib
 from collections.abc import Mapping
 from typing import Final, NamedTuple
+
+import msgspec
 
 _PRELUDE: Final = struct.Struct(">III")
 _CRC: Final = struct.Struct(">I")
@@ -79,6 +80,15 @@ class EventStreamReader:
         return total, headers
 
 
+class _Wrapped(msgspec.Struct):
+    """What wraps an event; nothing is made of what else stands there."""
+
+    bytes: str = ""
+
+
+_WRAPPED: Final = msgspec.json.Decoder(_Wrapped)
+
+
 def unwrapped(payload: bytes) -> bytes:
     """The event within a payload of Bedrock's `{"bytes": base64 of an event}`; else the payload.
 
@@ -87,9 +97,11 @@ def unwrapped(payload: bytes) -> bytes:
     """
     if b'"bytes"' not in payload:
         return payload
-    read = json.loads(payload)
-    wrapped = read.get("bytes") if isinstance(read, dict) else None
-    return base64.b64decode(wrapped) if isinstance(wrapped, str) else payload
+    try:
+        wrapped = _WRAPPED.decode(payload).bytes
+    except msgspec.ValidationError:
+        return payload
+    return base64.b64decode(wrapped) if wrapped else payload
 
 
 def _message(raw: bytes, headers: int) -> EventMessage:

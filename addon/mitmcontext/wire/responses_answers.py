@@ -12,7 +12,7 @@ from mitmcontext.wire import openai_chat
 from mitmcontext.wire.sse import SseReader
 
 # Tools that the server runs itself: its figure sums over rounds that never stood in one window.
-_RUN_BY_SERVER: Final = (
+RUN_BY_SERVER: Final = (
     "web_search_call",
     "file_search_call",
     "code_interpreter_call",
@@ -42,7 +42,7 @@ def usage_of(event: Mapping[str, Any]) -> Usage | None:
 
 
 def _ran_tools(answer: Mapping[str, Any]) -> bool:
-    return any(item.get("type") in _RUN_BY_SERVER for item in _listed(answer))
+    return any(item.get("type") in RUN_BY_SERVER for item in _listed(answer))
 
 
 def items_added(event: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
