@@ -70,11 +70,15 @@ class Memory:
 
 
 class _Client:
-    """One connection, and one conversation; without a size what it sends is for no LLM."""
+    """One connection, and one conversation; without a size what it sends is for no LLM.
 
-    def __init__(self, proxy: child.Child, number: int, size: int) -> None:
+    The provider takes so many milliseconds for each answer.
+    """
+
+    def __init__(self, proxy: child.Child, number: int, size: int, after: int = 0) -> None:
         self._line = Connection(proxy.port, proxy.authority, HOSTS[0])
         self._talk = Growing(size, number) if size else None
+        self._headers = (*HEADERS, ("x-answer-after", str(after))) if after else HEADERS
 
     def bodies(self, count: int) -> list[bytes]:
         """The next requests."""
@@ -88,12 +92,15 @@ class _Client:
         """
         path = "/v1/messages" if self._talk else "/v1/telemetry"
         for body in bodies:
-            if self._line.post(path, HEADERS, body).status != 200:
+            if self._line.post(path, self._headers, body).status != 200:
                 raise RuntimeError("a request was refused")
 
 
-def throughput(bench: Bench, concurrency: int, requests: int, size: int) -> Load:
-    """A closed loop of so many clients, each with a conversation that needs nothing."""
+def throughput(bench: Bench, concurrency: int, requests: int, size: int, after: int = 0) -> Load:
+    """A closed loop of so many clients, each with a conversation that needs nothing.
+
+    The provider takes so many milliseconds for each answer; at 0 the proxy alone sets the pace.
+    """
     bare = bench.start(addon=None)
     ours = bench.start("context_windows=*=100000000", addon=child.ADDON)
     each = max(1, requests // concurrency // _ROUNDS)
@@ -101,7 +108,7 @@ def throughput(bench: Bench, concurrency: int, requests: int, size: int) -> Load
     used = [0.0, 0.0]
     try:
         sides = [
-            [_Client(one, number + 1, size) for number in range(concurrency)]
+            [_Client(one, number + 1, size, after) for number in range(concurrency)]
             for one in (bare, ours)
         ]
         for clients in sides:
@@ -117,6 +124,7 @@ def throughput(bench: Bench, concurrency: int, requests: int, size: int) -> Load
         ours.stop()
     sent = _ROUNDS * each * concurrency
     what = f"{size // 1_000:,} KB, nothing to do" if size else "for no LLM"
+    what += f", {after} ms" if after else ""
     cpu = [1_000 * seconds / sent for seconds in used]
     return Load(what, concurrency, sent, median(rates[0]), median(rates[1]), *cpu)
 

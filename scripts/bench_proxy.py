@@ -1,10 +1,10 @@
 """What the addon costs: mitmdump with it against a bare one, in the same run.
 
-CPU is user and system time of the process, all threads, out of /proc; the wall clock is that of
-the client. Both proxies get the same requests in turns, so that a busy machine troubles both alike.
-A warm request extends a conversation by a turn, as an agent's do; a cold one is the first of a
-conversation. Behind the CPU stand throughput, the time of a start, and memory, and what other
-proxies take for the same work where they are installed.
+CPU is user and system time of the process, all threads, by the kernel's clock of it; the wall clock
+is that of the client. Both proxies get the same requests in turns, so that a busy machine troubles
+both alike. A warm request extends a conversation by a turn, as an agent's do; a cold one is the
+first of a conversation. Behind the CPU stand throughput, the time of a start, and memory, and what
+other proxies take for the same work where they are installed.
 
     ./scripts/bench proxy --quick
     ./scripts/bench proxy --sizes 100K 1M --only cost
@@ -42,7 +42,8 @@ _TURNS_AT_ONCE = 4
 _WARM_UP = 6
 _BYTES_PER_TOKEN = 3.4
 _PARTS = ("cost", "load", "start", "memory", "peers")
-_LOADS = ((0, 400), (10_000, 400), (100_000, 256))
+# Bytes, requests, and the milliseconds that the provider takes: models take more for a word.
+_LOADS = ((0, 400, 0), (10_000, 400, 0), (100_000, 256, 0), (10_000, 400, 100))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +182,12 @@ def cost_table(figures: Iterable[Figure]) -> Iterator[str]:
 def load_table(loads: Iterable[Load]) -> Iterator[str]:
     """One line per kind of requests and number of clients."""
     yield (
-        f"{'requests':<24} {'clients':>7} {'bare':>9} {'with addon':>10} {'ratio':>6}"
+        f"{'requests':<28} {'clients':>7} {'bare':>9} {'with addon':>10} {'ratio':>6}"
         f"  {'CPU: bare':>9} {'with':>8}"
     )
     for load in loads:
         yield (
-            f"{load.what:<24} {load.concurrency:>7} {load.bare:>7.0f}/s {load.ours:>8.0f}/s"
+            f"{load.what:<28} {load.concurrency:>7} {load.bare:>7.0f}/s {load.ours:>8.0f}/s"
             f" {load.ours / load.bare:>6.2f}  {load.bare_cpu:>6.1f} ms {load.ours_cpu:>5.1f} ms"
         )
 
@@ -259,10 +260,10 @@ def _costs(bench: Bench, asked: argparse.Namespace) -> Iterator[Figure]:
 def _loads(bench: Bench, asked: argparse.Namespace) -> Iterator[Load]:
     counts = asked.clients or ((1, 16) if asked.quick else (1, 16, 64))
     progress = Progress("load", len(_LOADS) * len(counts), 1)
-    for at, (size, requests) in enumerate(_LOADS):
+    for at, (size, requests, after) in enumerate(_LOADS):
         for number, clients in enumerate(counts):
             many = requests // 4 if asked.quick else requests
-            yield bench_load.throughput(bench, clients, max(many, 8 * clients), size)
+            yield bench_load.throughput(bench, clients, max(many, 8 * clients), size, after)
             progress(at * len(counts) + number + 1)
 
 

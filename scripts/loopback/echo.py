@@ -1,6 +1,7 @@
 """A provider that answers everything alike, in a process of its own, for measuring under load.
 
-It looks at no request, so that it is not what holds others up.
+It looks at no request, so that it is not what holds others up. A header `x-answer-after` says how
+many milliseconds it takes its time, as a model would.
 
     with answering(leaf) as port:
         ...  # https://localhost:<port>
@@ -19,6 +20,7 @@ from multiprocessing.connection import Connection as Pipe
 from .certificates import Certificates
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_AFTER = re.compile(rb"\r\nx-answer-after: *(\d+)", re.IGNORECASE)
 _BODY = (
     b'{"id":"msg_1","type":"message","role":"assistant","model":"m","stop_reason":"end_turn",'
     b'"content":[{"type":"text","text":"Done."}],"usage":{"input_tokens":10,"output_tokens":2}}'
@@ -68,6 +70,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             head = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(head)
             await reader.readexactly(int(length[1]) if length else 0)
+            if after := _AFTER.search(head):
+                await asyncio.sleep(int(after[1]) / 1_000)
             writer.write(_ANSWER)
             await writer.drain()
     writer.close()
