@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from loopback.child import Child
 from loopback.client import Connection
 from loopback.counting import count, model_named
 from loopback.provider import HOSTS, Provider, Record, serving, with_windows
-from loopback.summariser import Summariser, fair
+from loopback.summariser import Summariser, fair, raw
 from mitmcontext.wire import api_for
 
 Json = dict[str, Any]
@@ -31,6 +32,8 @@ WINDOW = 24_000
 ASKED = {"CONDENSATION_DEFAULT_STRATEGY": "auto"}
 MESSAGES = "/v1/messages?beta=true"
 NOTE = "a model's summary stands here for"
+HERD = int(os.environ.get("MITMCONTEXT_HERD", "50"))
+"""So many clients come at once with the same history."""
 
 
 def options(*more: str) -> list[str]:
@@ -248,33 +251,100 @@ def test_a_late_answer_serves_the_next_step(
 # One question, however many ask.
 
 
-def test_fifty_clients_at_once_make_one_question(
-    provider: Provider, model: Summariser, start_proxy: StartProxy, connect: Connect, stats: Stats
-) -> None:
-    chosen = options("condensation_max_messages=1000")
-    proxy = start_proxy(*chosen, addon=AMPLE, environment=ASKED)
+def gathered(
+    count: int, provider: Provider, proxy: Child, connect: Connect, stats: Stats
+) -> tuple[list[Connection], bytes]:
+    """So many clients with the same history, and the request about which a model will be asked."""
     bodies = session(40)
     first = next(at for at, body in enumerate(bodies) if _tokens(provider, body) > 0.82 * WINDOW)
-    play(opened(connect, proxy, provider), bodies[:first])
+    herd = [opened(connect, proxy, provider) for _ in range(count)]
+    play(herd[0], bodies[:first])
     assert stats(proxy)["steps"] == 0
-    assert model.bodies == []
-    last, model.delay = bodies[first], 1.0
+    assert not provider.questions
+    return herd, bodies[first]
+
+
+def at_once(herd: Sequence[Connection], body: bytes) -> list[int]:
+    """The statuses that clients get who all send the same."""
     answers: list[int] = []
 
-    def one() -> None:
-        own = opened(connect, proxy, provider)
-        answers.append(own.post(MESSAGES, with_key("k"), last).status)
+    def one(own: Connection) -> None:
+        answers.append(own.post(MESSAGES, with_key("k"), body).status)
 
-    clients = [threading.Thread(target=one) for _ in range(50)]
+    clients = [threading.Thread(target=one, args=(own,)) for own in herd]
     for client in clients:
         client.start()
     for client in clients:
         client.join(60)
-    assert answers == [200] * 50
+    return answers
+
+
+def test_many_clients_at_once_make_one_question(
+    provider: Provider, model: Summariser, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    chosen = options("condensation_max_messages=1000")
+    proxy = start_proxy(*chosen, addon=AMPLE, environment=ASKED)
+    herd, last = gathered(HERD, provider, proxy, connect, stats)
+    model.delay = 1.0
+
+    assert at_once(herd, last) == [200] * HERD
+
     assert len(model.bodies) == 1
-    went = {record.wire.body for record in list(provider.records)[-50:]}
-    assert len(went) == 1
+    assert len({record.wire.body for record in list(provider.records)[-HERD:]}) == 1
     assert notes(provider.records[-1])
+
+
+def test_the_first_of_many_hangs_up_and_the_others_get_what_was_asked(
+    provider: Provider, model: Summariser, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    chosen = options("condensation_max_messages=1000")
+    proxy = start_proxy(*chosen, addon=AMPLE, environment=ASKED)
+    (leader, *others), last = gathered(9, provider, proxy, connect, stats)
+    model.delay = 4.0
+    leader.socket.settimeout(2)
+    went = provider.number
+
+    def leads() -> None:
+        with pytest.raises(TimeoutError):
+            leader.post(MESSAGES, with_key("k"), last)
+        leader.close()
+
+    first = threading.Thread(target=leads)
+    first.start()
+    until = time.monotonic() + 2
+    while not provider.questions and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(provider.questions) == 1
+    answers = at_once(others, last)
+    first.join(20)
+
+    assert answers == [200] * 8
+    assert len(model.bodies) == 1
+    assert stats(proxy)["questions"]["stopped"] == 0
+    arrived = [record.wire.body for record in provider.records if record.number > went]
+    assert len(arrived) == 8
+    assert len(set(arrived)) == 1
+    assert notes(provider.records[-1])
+
+
+def test_what_fails_for_the_first_of_many_fails_for_none(
+    provider: Provider, model: Summariser, start_proxy: StartProxy, connect: Connect, stats: Stats
+) -> None:
+    chosen = options("condensation_max_messages=1000")
+    proxy = start_proxy(*chosen, addon=AMPLE, environment=ASKED)
+    herd, last = gathered(9, provider, proxy, connect, stats)
+    model.delay = 1.0
+    model.sends = raw("500 Internal Server Error", "content-length: 0\r\n")
+
+    assert at_once(herd, last) == [200] * 9
+
+    # They all take the local step, and the provider is left alone.
+    assert len(provider.questions) == 1
+    assert len({record.wire.body for record in list(provider.records)[-9:]}) == 1
+    assert notes(provider.records[-1]) == []
+    found = stats(proxy)
+    assert found["questions"]["rejected"] == {"the provider is busy": 1}
+    assert found["requests"]["failed_open"] == 0
 
 
 def _tokens(provider: Provider, body: bytes) -> int:
@@ -416,6 +486,9 @@ def test_a_client_that_hangs_up_ends_the_question(
     connection.close()
     found = settled(stats, proxy, lambda now: now["questions"]["stopped"] == 1)
     assert found["questions"]["answered"] == 0
+    # Nor is there a step that would hold for what the client says next.
+    found = settled(stats, proxy, lambda now: now["requests"]["no_step"] == 1)
+    assert found["steps"] == 0
 
 
 def test_what_questions_cost_comes_off_what_is_saved(

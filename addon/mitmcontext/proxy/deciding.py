@@ -150,7 +150,12 @@ class Decider:
         if not isinstance(found, Wish):
             return found
         waited = await summaries.wait(found)
-        result = await self._step_in_time(ready)
+        if found.whom.asks.is_gone():
+            # A step now would be a local one, and hold for all others who still wait for a model.
+            shown = await threads.run(self._pool, partial(self.assessed, ready))
+            result = because(shown, "its client has hung up")
+        else:
+            result = await self._step_in_time(ready)
         return replace(result, outcome=replace(result.outcome, waited=waited))
 
     async def _step_in_time(self, ready: Ready, *, alone: bool = False) -> Result:
