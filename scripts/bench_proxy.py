@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -106,7 +107,7 @@ def measure(bench: Bench, size: int, case: Case, requests: int) -> Figure:
     waited: tuple[list[float], list[float]] = [], []
     try:
         lines = [Connection(one.port, one.authority, HOSTS[0]) for one in both]
-        bodies = _cold(size, case) if case.cold else iter(talk.grow, None)
+        bodies = _cold(size, case) if case.cold else _warm(talk)
         warm_up = 1 if case.cold else _WARM_UP
         for line in lines:
             for body in [next(bodies) for _ in range(warm_up)]:
@@ -140,6 +141,16 @@ def measure(bench: Bench, size: int, case: Case, requests: int) -> Figure:
         as_expected=expected,
         memory_mb=memory,
     )
+
+
+def _warm(talk: Growing) -> Iterator[bytes]:
+    """A conversation that goes on.
+
+    At first its beginning alone, to which it goes back from time to time: a step that is taken
+    there serves all that follows.
+    """
+    yield from repeat(talk.body(), _WARM_UP // 2)
+    yield from iter(talk.grow, None)
 
 
 def _cold(size: int, case: Case) -> Iterator[bytes]:
