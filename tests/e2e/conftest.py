@@ -10,15 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.e2e.fixture_types import Connect, Opened, StartProxy, Stats
 
 from loopback import certificates, child
 from loopback.certificates import Certificates
 from loopback.child import ADDON, Child
 from loopback.client import NO_TLS, Connection
 from loopback.provider import HOSTS, Provider, serving
-
-StartProxy = Callable[..., Child]
-Stats = Callable[[Child], dict[str, Any]]
+from loopback.websocket import Socket
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +127,7 @@ def share_proxy(provider: Provider, shared_proxies: StartProxy) -> StartProxy:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[..., Connection]]:
+def connect() -> Iterator[Connect]:
     """A function that opens a connection to a host through a proxy, for bytes made by hand."""
     with contextlib.ExitStack() as connections:
 
@@ -138,6 +137,16 @@ def connect() -> Iterator[Callable[..., Connection]]:
             return connection
 
         yield open_
+
+
+@pytest.fixture
+def opened(connect: Connect) -> Opened:
+    """A function that opens a WebSocket through a proxy."""
+
+    def open_(proxy: Child, host: str = "api.openai.com", **named: Any) -> Socket:
+        return Socket(connect(proxy, host), **named)
+
+    return open_
 
 
 @pytest.fixture

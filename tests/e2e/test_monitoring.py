@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.conftest import StartProxy, Stats
+from tests.e2e.fixture_types import StartProxy, Stats
 
 from demo.session import Session, encode
 from loopback.child import Child
