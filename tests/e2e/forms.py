@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Json
 
 import replay
 from demo.session import TOOLS, Session, encode
@@ -19,7 +20,6 @@ from loopback.provider import Provider
 from mitmcontext.condense.units import unpaired
 from mitmcontext.wire.api import Api
 
-Json = dict[str, Any]
 Blocks = list[Json]
 
 

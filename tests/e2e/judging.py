@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,18 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from tests.e2e.fixture_types import Json
 
 from demo.session import Session, encode
-from loopback.child import Child
 from loopback.client import Connection, Response
 from loopback.prefix import fingerprints, first_difference
 from loopback.provider import Provider
 from loopback.redis_server import RealRedis
-
-Json = dict[str, Any]
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], Json]
 
 AMPLE = Path(__file__).with_name("ample.py")
 """The addon with so much time that a busy machine makes no difference."""

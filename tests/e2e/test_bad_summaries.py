@@ -7,13 +7,11 @@ import time
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.test_summaries import (
     ASKED,
     MESSAGES,
     WINDOW,
-    Connect,
-    StartProxy,
-    Stats,
     notes,
     opened,
     options,
@@ -28,8 +26,6 @@ from loopback.answers import Reply
 from loopback.provider import Provider, with_windows
 from loopback.rules_anthropic import blocks_of
 from loopback.summariser import Sending, Summariser, fair
-
-Json = dict[str, Any]
 
 DEADLINE = 2.0
 TEXT = "They looked at the bookings and changed nothing so far; the tests are still to be run. "

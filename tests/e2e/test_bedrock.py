@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import pytest
 from tests.e2e import forms
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.forms import Story
 
 from demo.session import Session, encode
 from loopback.answers import Call, Reply
-from loopback.child import Child
-from loopback.client import Connection
 from loopback.provider import Behaviour, Provider, with_windows
 from loopback.rules_bedrock import EVENT_STREAM, signed
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.bedrock import CONVERSE
-
-Json = dict[str, Any]
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], Json]
 
 WINDOW = 24_000
 BEDROCK, VERTEX = "bedrock-runtime.us-east-1.amazonaws.com", "us-east5-aiplatform.googleapis.com"

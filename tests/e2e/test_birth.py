@@ -12,18 +12,8 @@ from typing import Any
 
 import pytest
 from tests import noisy
-from tests.e2e.judging import (
-    AMPLE,
-    OPTION,
-    PATH,
-    WINDOW,
-    Connect,
-    Line,
-    StartProxy,
-    Stats,
-    environment,
-    with_key,
-)
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
+from tests.e2e.judging import AMPLE, OPTION, PATH, WINDOW, Line, environment, with_key
 from tests.stores.servers import real_redis
 
 from demo.session import Session, encode

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import Session, encode
 from loopback.caching import PromptCache
-from loopback.child import Child
 from loopback.client import Connection
 from loopback.counting import model_named
 from loopback.provider import Provider, with_windows
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], dict[str, Any]]
 
 BUDGET = 24_000
 PATH = "/v1/messages?beta=true"

@@ -8,17 +8,14 @@ from typing import Any
 
 import pytest
 from tests.e2e import forms
+from tests.e2e.fixture_types import Connect, Json
 from tests.e2e.forms import STORIES, Story
 
 from demo.session import encode
 from loopback.answers import Call, Reply
 from loopback.child import Child
-from loopback.client import Connection
 from loopback.provider import Behaviour, Provider, with_windows
 from mitmcontext.wire.cohere import CHAT
-
-Json = dict[str, Any]
-Connect = Callable[..., Connection]
 
 WINDOW = 24_000
 HOST, PATH = "api.cohere.com", "/v2/chat"

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import Session, encode
 from loopback import codings
-from loopback.child import Child
 from loopback.client import Connection
 from loopback.codings import decode
 from loopback.counting import count, model_named
 from loopback.prefix import extends
 from loopback.provider import HOSTS, Provider, Record, with_windows
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], dict[str, Any]]
 
 WINDOW = 24_000
 ANTHROPIC, OPENAI = "/v1/messages?beta=true", "/v1/chat/completions"

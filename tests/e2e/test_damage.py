@@ -16,17 +16,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.e2e.judging import (
-    OPTION,
-    WINDOW,
-    Connect,
-    Line,
-    StartProxy,
-    Stats,
-    bodies,
-    environment,
-    looking_into,
-)
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
+from tests.e2e.judging import OPTION, WINDOW, Line, bodies, environment, looking_into
 from tests.stores.servers import real_redis
 
 from loopback import child

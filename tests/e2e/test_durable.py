@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import Session, encode
-from loopback.child import Child
-from loopback.client import Connection
 from loopback.prefix import extends
 from loopback.provider import Provider, with_windows
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], dict[str, Any]]
 
 WINDOW = 24_000
 OPTION = f"context_windows=claude-*={WINDOW}"

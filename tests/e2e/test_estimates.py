@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import Session, encode
-from loopback.child import Child
-from loopback.client import Connection
 from loopback.counting import Model
 from loopback.provider import Provider
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], dict[str, Any]]
 
 PATH = "/v1/messages"
 # What the provider charges per text and adds of its own differs from model to model, and from us.

@@ -8,25 +8,18 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from statistics import median
-from typing import Any
 
 import pytest
 from tests.e2e import forms
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.forms import STORIES, Story
 from tests.e2e.test_answers import REPLY, lags
 
 from demo.session import TOOLS, encode
 from loopback.answers import Reply
-from loopback.child import Child
-from loopback.client import Connection
 from loopback.counting import Model
 from loopback.provider import Behaviour, Provider, with_windows
 from mitmcontext.wire.gemini import GENERATE
-
-Json = dict[str, Any]
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], Json]
 
 WINDOW = 24_000
 OPTION = f"context_windows=gemini-*={WINDOW}"

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.e2e.judging import OPTION, Connect, Line, StartProxy, Stats, bodies, with_key
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
+from tests.e2e.judging import OPTION, Line, bodies, with_key
 from tests.e2e.test_untouched import MESSAGES, ODD_BODY, body_of, both, history, same
 
 from demo.session import encode

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 import brotli  # type: ignore[import-untyped]
 import pytest
 import zstandard
-from tests.e2e.judging import Connect, StartProxy, Stats, with_key
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
+from tests.e2e.judging import with_key
 from tests.e2e.test_untouched import MESSAGES, ODD_BODY, body_of, history
 
 from loopback.child import Child

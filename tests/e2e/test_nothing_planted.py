@@ -18,14 +18,12 @@ from urllib.parse import quote
 import pytest
 import zstandard
 from tests.browser import stage as mitmweb_stage
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import (
     OPTION,
     PATH,
     WINDOW,
-    Connect,
     Line,
-    StartProxy,
-    Stats,
     changed_texts,
     environment,
     looking_into,

@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.faults import HOST
-from tests.e2e.judging import Connect, Line, StartProxy, bodies
+from tests.e2e.fixture_types import Connect, StartProxy
+from tests.e2e.judging import Line, bodies
 
 from loopback.child import ADDON, Child
 from loopback.client import Connection

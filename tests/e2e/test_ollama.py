@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import httpx
 import pytest
 from tests.e2e import forms
+from tests.e2e.fixture_types import Json, StartProxy, Stats
 from tests.e2e.forms import STORIES, Story
 
 from demo.session import encode
@@ -17,10 +17,6 @@ from loopback.client import Connection
 from loopback.provider import Behaviour, Provider
 from loopback.rules_ollama import Memory
 from mitmcontext.wire.ollama import CHAT
-
-Json = dict[str, Any]
-StartProxy = Callable[..., Child]
-Stats = Callable[[Child], Json]
 
 WINDOW = 24_000
 JSON = {"content-type": "application/json"}

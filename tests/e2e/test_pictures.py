@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from mitmproxy import io as flows
 from tests.e2e import forms
+from tests.e2e.fixture_types import Json
 from tests.wire.test_media import png
 
 from loopback.child import Child
@@ -22,8 +23,6 @@ from loopback.provider import HOSTS, Provider, with_windows
 from mitmcontext.proxy.view import explanation
 from mitmcontext.wire import anthropic, openai_chat
 from mitmcontext.wire.api import Api
-
-Json = dict[str, Any]
 
 WINDOW = 24_000
 HEADERS = (("x-api-key", "k"), ("authorization", "Bearer k"), ("content-type", "application/json"))

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import Session, encode
 from loopback.answers import Reply
-from loopback.child import Child
 from loopback.client import Connection
 from loopback.provider import Provider, with_windows
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], dict[str, Any]]
 
 WINDOW = 24_000
 PATH = "/v1/messages?beta=true"

@@ -8,26 +8,20 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import httpx
 import pytest
 from tests.e2e import forms
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.forms import STORIES, Story
 
 from demo.session import encode
 from loopback import codings
 from loopback.answers import Call, Reply
-from loopback.child import Child
 from loopback.client import Connection
 from loopback.codings import decode
 from loopback.provider import Behaviour, Provider, Record, with_windows
 from mitmcontext.wire.openai_responses import RESPONSES
-
-Json = dict[str, Any]
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], Json]
 
 WINDOW = 32_000
 OPTION = f"context_windows=gpt-*={WINDOW}"

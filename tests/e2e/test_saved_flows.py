@@ -6,20 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy
 
 from demo.session import Session, encode
 from loopback import child
 from loopback.child import Child
-from loopback.client import Connection
 from loopback.provider import Provider, with_windows
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
 
 WINDOW = 24_000
 PATH = "/v1/messages?beta=true"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.fixture_types import StartProxy
 
 from loopback.answers import Call, Reply
 from loopback.child import Child
@@ -18,7 +19,6 @@ from loopback.provider import Behaviour, Provider, with_windows
 if TYPE_CHECKING:
     import openai
 
-StartProxy = Callable[..., Child]
 WINDOW = 12_000
 CLAUDE, GPT = "claude-haiku-4-5", "gpt-4o"
 LOOK: Any = {

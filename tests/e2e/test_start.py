@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 import pytest
-from tests.e2e.judging import StartProxy
+from tests.e2e.fixture_types import StartProxy
 
 from loopback.child import NotStarted
 

@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from tests.e2e import forms, test_gemini, test_responses
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.judging import AMPLE
 
 from demo.session import Session, encode
@@ -22,10 +22,6 @@ from loopback.provider import HOSTS, Provider, Record, serving, with_windows
 from loopback.summariser import Summariser, fair, raw
 from mitmcontext.wire import api_for
 
-Json = dict[str, Any]
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
-Stats = Callable[[Child], Json]
 Headers = Sequence[tuple[str, str]]
 
 WINDOW = 24_000

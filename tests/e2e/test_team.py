@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import bcrypt
 import httpx
 import pytest
+from tests.e2e.fixture_types import StartProxy
 from tests.e2e.test_untouched import body_of, history
 from tests.stores.servers import need_redis, real_redis
 
@@ -30,8 +31,6 @@ from demo.session import Session, encode
 from loopback.child import REPOSITORY, Child, NotStarted
 from loopback.http1 import Wire
 from loopback.provider import HOSTS, Provider, with_windows
-
-StartProxy = Callable[..., Child]
 
 WINDOW = "context_windows=*=8000"
 URL = f"https://{HOSTS[0]}/v1/messages?beta=true"

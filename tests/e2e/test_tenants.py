@@ -10,19 +10,8 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.e2e.judging import (
-    OPTION,
-    WINDOW,
-    Connect,
-    Json,
-    Line,
-    StartProxy,
-    Stats,
-    bodies,
-    breaks,
-    changed_texts,
-    complaints,
-)
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
+from tests.e2e.judging import OPTION, WINDOW, Line, bodies, breaks, changed_texts, complaints
 
 from demo.session import Session, encode
 from loopback.client import Connection

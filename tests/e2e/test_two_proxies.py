@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import (
     AMPLE,
     OPTION,
     PATH,
     WINDOW,
-    Connect,
     Line,
-    StartProxy,
-    Stats,
     bodies,
     environment,
     looking_into,

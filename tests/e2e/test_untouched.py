@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy
 
-from loopback.child import Child
 from loopback.client import Connection
 from loopback.codings import encode
 from loopback.http1 import Wire
 from loopback.provider import HOSTS, Provider, with_windows
-
-StartProxy = Callable[..., Child]
-Connect = Callable[..., Connection]
 
 MESSAGES, CHAT = "/v1/messages?beta=true", "/v1/chat/completions"
 ODD_HEADERS = (
