@@ -10,6 +10,9 @@ from itertools import groupby, islice
 import pytest
 from hypothesis import HealthCheck, settings
 
+# What helpers assert is explained as what tests do.
+pytest.register_assert_rewrite("tests.wire.reading")
+
 # Started in the background of a script, we would hand an ignored Ctrl-C on to what we start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

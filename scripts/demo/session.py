@@ -456,7 +456,7 @@ class Session:
             yield body
 
 
-def encode(body: Json) -> bytes:
+def encode(body: Any) -> bytes:
     """A body as a client writes it."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -13,10 +13,6 @@ def message(role: str, content: Any, **others: Any) -> bytes:
     return dumped({"role": role, "content": content, **others})
 
 
-def text(said: str, **others: Any) -> dict[str, Any]:
-    return {"type": "text", "text": said, **others}
-
-
 def result(content: Any = None, id_: str = "toolu_1", **others: Any) -> dict[str, Any]:
     held = {} if content is None else {"content": content}
     return {"type": "tool_result", "tool_use_id": id_, **held, **others}

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.wire.bodies import dumped
+from tests.wire.bodies import SCALARS, dumped, values_with
 
 Json = dict[str, Any]
 
@@ -59,13 +59,6 @@ KEYS = [
     "data",
     "parts",
 ]
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(KEYS), inner | st.sampled_from(["image/png", "text/csv"]), max_size=4
-        )
-    ),
-    max_leaves=12,
+json_values = values_with(
+    KEYS, ["image/png", "text/csv"], scalars=SCALARS | st.floats(allow_nan=False)
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import strategies as st
-from tests.wire.bodies import dumped
+from tests.wire.bodies import dumped, values_with
 
 Json = dict[str, Any]
 PATH = "/v1/responses"
@@ -46,15 +45,7 @@ EXIT = {"type": "exit", "exit_code": 1}
 PRINTED = {"stdout": "one\ntwo", "stderr": "oh", "outcome": EXIT}
 NOTED = {"internal_chat_message_metadata_passthrough": {"turn_id": "t"}}
 SAID = message("assistant", [text("I look.", "output_text")], id="msg_2")
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["type", "text", "annotations", "stdout", "stderr", "outcome"]),
-            inner | st.sampled_from(["input_text", "output_text", "input_image"]),
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
+json_values = values_with(
+    ["type", "text", "annotations", "stdout", "stderr", "outcome"],
+    ["input_text", "output_text", "input_image"],
 )

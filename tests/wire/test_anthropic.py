@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.wire.anthropic_bodies import MARK, request, text
+from tests.wire.anthropic_bodies import MARK, request
+from tests.wire.bodies import text
 
 from mitmcontext.values import Span, Standing, Unreadable
 from mitmcontext.wire import api_for
@@ -95,12 +96,6 @@ def test_keys_that_decide_nothing_may_repeat() -> None:
 @pytest.mark.parametrize(("value", "limit"), [("x", None), (1.5, None), (True, None), (None, None)])
 def test_an_odd_output_limit_is_none(value: Any, limit: int | None) -> None:
     assert MESSAGES.read(request(max_tokens=value)).max_output is limit
-
-
-def test_a_message_of_ours_is_a_users_text() -> None:
-    said = 'a "b"\n\U0001f600\x00\u2028'
-    found = MESSAGES.parse(MESSAGES.user_message(said))
-    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
 
 
 # Which requests, and what they are.

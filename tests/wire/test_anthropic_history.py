@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.wire.anthropic_bodies import IMAGE, MARK, call, message, result, text
+from tests.wire.anthropic_bodies import IMAGE, MARK, call, message, result
+from tests.wire.bodies import text
 
 from mitmcontext.wire.anthropic import MESSAGES
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.anthropic_bodies import IMAGE, MARK, call, message, result, text
+from tests.wire.anthropic_bodies import IMAGE, MARK, call, message, result
+from tests.wire.bodies import text, values_with
+from tests.wire.reading import read_as, stub_changes_its_part
 
 from mitmcontext.values import MEDIA, Kind, Unreadable
 from mitmcontext.wire.anthropic import MESSAGES
@@ -141,30 +143,17 @@ SHAPES: list[Any] = [
 def test_messages_are_read_as_what_they_are(
     raw: bytes, parts: list[tuple[Kind, str, bool]]
 ) -> None:
-    found = MESSAGES.parse(raw)
-    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
-    assert found.editable
+    found = read_as(MESSAGES, raw, parts)
     assert found.role == json.loads(raw)["role"]
     for part in found.parts:
-        value = part.value or part.span
-        assert part.span.start <= value.start < value.end <= part.span.end
+        assert part.span.start < part.span.end
         if part.value and part.kind not in (Kind.RESULT, *MEDIA):
-            assert json.loads(raw[slice(*value)]) == part.text
+            assert json.loads(raw[slice(*part.value)]) == part.text
 
 
 @pytest.mark.parametrize(("raw", "parts"), SHAPES)
 def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
-    for index, part in enumerate(MESSAGES.parse(raw).parts):
-        if part.value is None:
-            continue
-        start, end = part.value
-        new = MESSAGES.in_place_of(part, raw[start:end], 'short "text"\n')
-        after = MESSAGES.parse(raw[:start] + new + raw[end:])
-        assert after.parts[index].text == 'short "text"\n'
-        assert after.markers == MESSAGES.parse(raw).markers
-        others = [p.digest for at, p in enumerate(after.parts) if at != index]
-        before = MESSAGES.parse(raw).parts
-        assert others == [p.digest for at, p in enumerate(before) if at != index]
+    stub_changes_its_part(MESSAGES, raw)
 
 
 def test_calls_and_results_are_tied_by_id() -> None:
@@ -276,17 +265,9 @@ def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
         MESSAGES.parse(raw)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["type", "text", "content", "id", "input", "tool_use_id", "x"]),
-            inner | st.sampled_from(["text", "tool_use", "tool_result", "thinking", "image"]),
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
+json_values = values_with(
+    ["type", "text", "content", "id", "input", "tool_use_id", "x"],
+    ["text", "tool_use", "tool_result", "thinking", "image"],
 )
 
 

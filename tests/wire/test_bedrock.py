@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.bodies import dumped, values_with
+from tests.wire.reading import read_as, stub_changes_its_part
 
 from loopback import rules_bedrock
 from loopback.counting import model_named
@@ -22,10 +24,6 @@ from mitmcontext.wire.api import Api, system_texts, tool_count
 from mitmcontext.wire.bedrock import CONVERSE
 
 POINT: dict[str, Any] = {"cachePoint": {"type": "default"}}
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def message(role: str, *blocks: Any, **others: Any) -> bytes:
@@ -123,30 +121,12 @@ SHAPES: list[Any] = [
 def test_messages_are_read_as_what_they_are(
     raw: bytes, parts: list[tuple[Kind, str, bool]]
 ) -> None:
-    found = CONVERSE.parse(raw)
-    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
-    assert found.editable
-    for part in found.parts:
-        json.loads(raw[slice(*part.span)])
-        if part.value:
-            assert part.span.start <= part.value.start < part.value.end <= part.span.end
+    read_as(CONVERSE, raw, parts)
 
 
 @pytest.mark.parametrize(("raw", "parts"), SHAPES)
 def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
-    before = CONVERSE.parse(raw)
-    for index, part in enumerate(before.parts):
-        if part.value is None:
-            continue
-        start, end = part.value
-        new = CONVERSE.in_place_of(part, raw[start:end], 'short "text"\n')
-        after = CONVERSE.parse(raw[:start] + new + raw[end:])
-        assert after.parts[index].text == 'short "text"\n'
-        assert (after.markers, after.parts[index].call_id) == (before.markers, part.call_id)
-        pairs = zip(before.parts, after.parts, strict=True)
-        assert [a.digest == b.digest for a, b in pairs] == [
-            at != index for at in range(len(before.parts))
-        ]
+    stub_changes_its_part(CONVERSE, raw)
 
 
 def test_documents_count_without_their_data() -> None:
@@ -232,20 +212,9 @@ def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
         CONVERSE.parse(raw)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["text", "toolUse", "toolResult", "toolUseId", "content", "name", "input", "json"]
-            ),
-            inner,
-            max_size=3,
-        )
-        | st.builds(lambda held: result(*held), st.lists(inner, max_size=3))
-    ),
-    max_leaves=12,
+json_values = values_with(
+    ["text", "toolUse", "toolResult", "toolUseId", "content", "name", "input", "json"],
+    more=lambda inner: st.builds(lambda held: result(*held), st.lists(inner, max_size=3)),
 )
 
 

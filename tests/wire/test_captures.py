@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from demo.session import encode
 from loopback import rules_responses
 from mitmcontext.condense.units import unpaired
 from mitmcontext.values import Kind, Standing
@@ -24,10 +25,6 @@ from mitmcontext.wire.openai_responses import RESPONSES
 
 CAPTURES = Path(__file__).parents[2] / "../shared/data/captures"
 MISSING = "needs the captures of real clients"
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -48,7 +45,7 @@ def captured(api: Api) -> list[Any]:
 
 @pytest.mark.parametrize("row", captured(MESSAGES))
 def test_messages_are_read_whole(row: dict[str, Any]) -> None:
-    found = MESSAGES.read(dumped(row["body"]))
+    found = MESSAGES.read(encode(row["body"]))
     messages = [MESSAGES.parse(found.raw(at)) for at in range(len(found.spans))]
     assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
     kinds = {part.kind for message in messages for part in message.parts}
@@ -63,7 +60,7 @@ def test_messages_are_read_whole(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", captured(CHAT))
 def test_chats_are_read_whole(row: dict[str, Any]) -> None:
-    found = CHAT.read(dumped(row["body"]))
+    found = CHAT.read(encode(row["body"]))
     messages = [CHAT.parse(found.raw(at)) for at in range(len(found.spans))]
     assert [m.role for m in messages] == [m["role"] for m in row["body"]["messages"]]
     assert all(message.editable and message.parts for message in messages)
@@ -76,7 +73,7 @@ def test_turns_extend_each_other(name: str) -> None:
     if path is None:
         pytest.skip(MISSING)
     rows = [row for row in rows_of(path) if row["path"].startswith("/v1/messages?")]
-    requests = [MESSAGES.read(dumped(row["body"])) for row in rows]
+    requests = [MESSAGES.read(encode(row["body"])) for row in rows]
     chains = [[MESSAGES.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
     assert len(chains) > 2
     assert all(after[: len(before)] == before for before, after in pairwise(chains))
@@ -93,7 +90,7 @@ def gemini_kind(row: dict[str, Any]) -> Standing:
 @pytest.mark.parametrize("row", captured(GENERATE))
 def test_gemini_contents_are_read_whole(row: dict[str, Any]) -> None:
     body, path = row["body"], row["path"].partition("?")[0]
-    found = GENERATE.read(dumped(body))
+    found = GENERATE.read(encode(body))
     assert GENERATE.model_in_path(path).startswith("gemini-")
     assert GENERATE.standing(path, {}, found)[0] is gemini_kind(row)
     messages = [GENERATE.parse(found.raw(at)) for at in range(len(found.spans))]
@@ -113,7 +110,7 @@ def test_gemini_clis_turns_extend_each_other() -> None:
     if path is None:
         pytest.skip(MISSING)
     rows = [row for row in rows_of(path) if ":stream" in row["path"]]
-    requests = [GENERATE.read(dumped(row["body"])) for row in rows]
+    requests = [GENERATE.read(encode(row["body"])) for row in rows]
     chains = [[GENERATE.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
     assert len(chains) > 2
     assert all(after[: len(before)] == before for before, after in pairwise(chains))
@@ -122,7 +119,7 @@ def test_gemini_clis_turns_extend_each_other() -> None:
 @pytest.mark.parametrize("row", captured(RESPONSES))
 def test_responses_are_read_whole(row: dict[str, Any]) -> None:
     body, headers = row["body"], dict(row["headers"])
-    found = RESPONSES.read(dumped(body))
+    found = RESPONSES.read(encode(body))
     items = [RESPONSES.parse(found.raw(at)) for at in range(len(found.spans))]
     given = [body["input"]] if isinstance(body["input"], str) else body["input"]
     assert len(items) == len(given)
@@ -146,7 +143,7 @@ def test_codex_turns_extend_each_other_until_it_compacts(name: str) -> None:
     if path is None:
         pytest.skip(MISSING)
     rows = [row for row in rows_of(path) if row["method"] == "POST"]
-    requests = [RESPONSES.read(dumped(row["body"])) for row in rows]
+    requests = [RESPONSES.read(encode(row["body"])) for row in rows]
     chains = [[RESPONSES.parse(r.raw(at)).digest for at in range(len(r.spans))] for r in requests]
     assert len(chains) > 1
     for (row, before), (_, after) in pairwise(zip(rows, chains, strict=True)):
@@ -170,7 +167,7 @@ def test_recorded_requests_are_read_whole_and_their_usage_is_the_reported_one(na
     rows = [row for row in rows_of(path) if row["api"] == name and key in row["request"]]
     assert len(rows) > 50
     for row in rows:
-        found = api.read(dumped(row["request"]))
+        found = api.read(encode(row["request"]))
         messages = [api.parse(found.raw(at)) for at in range(len(found.spans))]
         assert [m.role for m in messages] == [m["role"] for m in row["request"][key]]
         assert all(message.editable and message.parts for message in messages)

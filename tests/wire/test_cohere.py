@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.bodies import dumped, message, text, values_with
+from tests.wire.reading import read_as, stub_changes_its_part
 
 from loopback import rules_cohere
 from loopback.counting import model_named
@@ -15,19 +17,6 @@ from mitmcontext.values import Kind, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import api_for
 from mitmcontext.wire.api import system_texts, tool_count
 from mitmcontext.wire.cohere import CHAT
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def message(role: str, *content: Any, **others: Any) -> bytes:
-    held = {"content": content[0]} if content else {}
-    return dumped({"role": role, **held, **others})
-
-
-def text(said: str, **others: Any) -> dict[str, Any]:
-    return {"type": "text", "text": said, **others}
 
 
 def document(data: Any, **others: Any) -> dict[str, Any]:
@@ -135,30 +124,14 @@ OF_AN_OBJECT = message("tool", [document({"rows": [1, 2], "of": "x"})], tool_cal
 def test_messages_are_read_as_what_they_are(
     raw: bytes, parts: list[tuple[Kind, str, bool]]
 ) -> None:
-    found = CHAT.parse(raw)
-    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
-    assert found.editable
-    for part in found.parts:
-        if part.value:
-            assert part.span.start <= part.value.start < part.value.end <= part.span.end
+    for part in read_as(CHAT, raw, parts).parts:
         if part.value and part.kind is not Kind.IMAGE:
             assert json.loads(raw[slice(*part.value)]) == part.text
 
 
 @pytest.mark.parametrize(("raw", "parts"), SHAPES)
 def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
-    before = CHAT.parse(raw)
-    for index, part in enumerate(before.parts):
-        if part.value is None:
-            continue
-        start, end = part.value
-        new = CHAT.in_place_of(part, raw[start:end], 'short "text"\n')
-        after = CHAT.parse(raw[:start] + new + raw[end:])
-        assert after.parts[index].text == 'short "text"\n'
-        pairs = zip(before.parts, after.parts, strict=True)
-        assert [a.digest == b.digest for a, b in pairs] == [
-            at != index for at in range(len(before.parts))
-        ]
+    stub_changes_its_part(CHAT, raw)
 
 
 def test_data_that_is_an_object_stays_one() -> None:
@@ -242,19 +215,10 @@ def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
 
 
 KEYS = ["content", "tool_calls", "tool_plan", "tool_call_id", "citations"]
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["type", "text", "document", "data", "id", "function", "name"]),
-            inner | st.sampled_from(["text", "document", "image_url"]),
-            max_size=4,
-        )
-        | st.builds(document, inner)
-        | st.builds(text, st.text(max_size=5))
-    ),
-    max_leaves=12,
+json_values = values_with(
+    ["type", "text", "document", "data", "id", "function", "name"],
+    ["text", "document", "image_url"],
+    more=lambda inner: st.builds(document, inner) | st.builds(text, st.text(max_size=5)),
 )
 
 
@@ -385,12 +349,6 @@ def test_documents_of_another_form_hinder_nothing(documents: bytes) -> None:
 def test_what_is_no_request_is_unreadable(body: bytes) -> None:
     with pytest.raises(Unreadable):
         CHAT.read(body)
-
-
-def test_a_message_of_ours_is_a_users_text() -> None:
-    said = 'a "b"\n\U0001f600\x00\u2028'
-    found = CHAT.parse(CHAT.user_message(said))
-    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
 
 
 @pytest.mark.parametrize(

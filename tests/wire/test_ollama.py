@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.bodies import dumped, message, values_with
+from tests.wire.reading import read_as, stub_changes_its_part
 
 from loopback import rules_ollama
 from loopback.counting import model_named
@@ -21,15 +23,6 @@ from mitmcontext.wire.api import system_texts, tool_count
 from mitmcontext.wire.ollama import CHAT, GENERATE
 
 IMAGE = "iVBO" * 900
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def message(role: str, *content: Any, **others: Any) -> bytes:
-    held = {"content": content[0]} if content else {}
-    return dumped({"role": role, **held, **others})
 
 
 def call(**arguments: Any) -> dict[str, Any]:
@@ -91,9 +84,7 @@ SHAPES: list[Any] = [
 def test_messages_are_read_as_what_they_are(
     raw: bytes, parts: list[tuple[Kind, str, bool]]
 ) -> None:
-    found = CHAT.parse(raw)
-    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
-    assert found.editable
+    found = read_as(CHAT, raw, parts)
     assert found.markers == 0
     for part in found.parts:
         if part.value:
@@ -102,18 +93,7 @@ def test_messages_are_read_as_what_they_are(
 
 @pytest.mark.parametrize(("raw", "parts"), SHAPES)
 def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
-    before = CHAT.parse(raw)
-    for index, part in enumerate(before.parts):
-        if part.value is None:
-            continue
-        start, end = part.value
-        new = CHAT.replacement(raw[start:end], 'short "text"\n')
-        after = CHAT.parse(raw[:start] + new + raw[end:])
-        assert after.parts[index].text == 'short "text"\n'
-        pairs = zip(before.parts, after.parts, strict=True)
-        assert [a.digest == b.digest for a, b in pairs] == [
-            at != index for at in range(len(before.parts))
-        ]
+    stub_changes_its_part(CHAT, raw)
 
 
 def test_calls_and_results_are_tied_by_their_order() -> None:
@@ -185,14 +165,7 @@ def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
         CHAT.parse(raw)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["function", "name", "arguments", "id"]), inner)
-    ),
-    max_leaves=12,
-)
+json_values = values_with(["function", "name", "arguments", "id"])
 KEYS = ["content", "thinking", "images", "tool_calls", "tool_name", "name"]
 
 
@@ -374,12 +347,6 @@ def test_images_of_a_prompt_are_images() -> None:
 def test_what_is_no_request_is_unreadable(api: Any, body: bytes) -> None:
     with pytest.raises(Unreadable):
         api.read(body)
-
-
-def test_a_message_of_ours_is_a_users_text() -> None:
-    said = 'a "b"\n\U0001f600\x00\u2028'
-    found = CHAT.parse(CHAT.user_message(said))
-    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
 
 
 @pytest.mark.parametrize(

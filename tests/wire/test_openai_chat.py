@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.wire.bodies import dumped, message, text, values_with
+from tests.wire.reading import read_as, stub_changes_its_part
 
 from mitmcontext.values import MEDIA, Kind, Standing, Unreadable, Usage
 from mitmcontext.wire import api_for
@@ -15,19 +17,6 @@ from mitmcontext.wire.api import tool_count
 from mitmcontext.wire.openai_chat import CHAT
 
 MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def message(role: str, *content: Any, **others: Any) -> bytes:
-    held = {"content": content[0]} if content else {}
-    return dumped({"role": role, **held, **others})
-
-
-def text(said: str, **others: Any) -> dict[str, Any]:
-    return {"type": "text", "text": said, **others}
 
 
 def call(id_: str = "call_1", arguments: str = '{"a": 1}') -> dict[str, Any]:
@@ -167,31 +156,15 @@ SHAPES: list[Any] = [
 def test_messages_are_read_as_what_they_are(
     raw: bytes, parts: list[tuple[Kind, str, bool]]
 ) -> None:
-    found = CHAT.parse(raw)
-    assert [(p.kind, p.text, p.value is not None) for p in found.parts] == parts
-    assert found.editable
-    for part in found.parts:
-        value = part.value or part.span
-        assert part.span.start <= value.start < value.end <= part.span.end
+    for part in read_as(CHAT, raw, parts).parts:
+        assert part.span.start < part.span.end
         if part.value and part.kind not in MEDIA:
             assert json.loads(raw[slice(*part.value)]) == part.text
 
 
 @pytest.mark.parametrize(("raw", "parts"), SHAPES)
 def test_a_stub_changes_the_value_and_nothing_else(raw: bytes, parts: object) -> None:
-    before = CHAT.parse(raw)
-    for index, part in enumerate(before.parts):
-        if part.value is None:
-            continue
-        start, end = part.value
-        new = CHAT.in_place_of(part, raw[start:end], 'short "text"\n')
-        after = CHAT.parse(raw[:start] + new + raw[end:])
-        assert after.parts[index].text == 'short "text"\n'
-        assert after.markers == before.markers
-        pairs = zip(before.parts, after.parts, strict=True)
-        assert [a.digest == b.digest for a, b in pairs] == [
-            at != index for at in range(len(before.parts))
-        ]
+    stub_changes_its_part(CHAT, raw)
 
 
 def test_calls_and_results_are_tied() -> None:
@@ -269,17 +242,9 @@ def test_what_is_no_message_is_unreadable(raw: bytes) -> None:
         CHAT.parse(raw)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["type", "text", "id", "function", "name", "arguments", "custom"]),
-            inner | st.sampled_from(["text", "function", "image_url"]),
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
+json_values = values_with(
+    ["type", "text", "id", "function", "name", "arguments", "custom"],
+    ["text", "function", "image_url"],
 )
 
 
@@ -415,12 +380,6 @@ def test_older_and_missing_names() -> None:
 def test_what_is_no_request_is_unreadable(body: bytes) -> None:
     with pytest.raises(Unreadable):
         CHAT.read(body)
-
-
-def test_a_message_of_ours_is_a_users_text() -> None:
-    said = 'a "b"\n\U0001f600\x00\u2028'
-    found = CHAT.parse(CHAT.user_message(said))
-    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,6 @@ def test_wrong_types_beside_the_items_hinder_nothing(wrong: Any) -> None:
     assert (found.system, found.tools, found.max_output, found.stream) == (None, None, None, False)
 
 
-def test_a_message_of_ours_is_a_users_text() -> None:
-    said = 'a "b"\n\U0001f600\x00\u2028'
-    found = RESPONSES.parse(RESPONSES.user_message(said))
-    assert (found.role, [p.text for p in found.parts]) == ("user", [said])
-
-
 @pytest.mark.parametrize(
     ("method", "path", "ours"),
     [

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demo.session import encode
 from mitmcontext.values import Unreadable
 from mitmcontext.wire import responses_socket
 from mitmcontext.wire.responses_socket import (
@@ -24,10 +25,6 @@ from mitmcontext.wire.responses_socket import (
 )
 
 Json = dict[str, Any]
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def said(text: str) -> Json:
@@ -51,7 +48,7 @@ def turn(*items: Json, previous: str = "", **more: Any) -> Json:
 
 
 def read(frame: Json) -> Frame:
-    found = frame_of(dumped(frame))
+    found = frame_of(encode(frame))
     assert found is not None
     return found
 
@@ -70,7 +67,7 @@ def completed(*items: Json, name: str = "resp_1") -> Json:
 
 def after(mirror: Mirror, *events: Json) -> Mirror:
     for event in events:
-        found = event_of(dumped(event))
+        found = event_of(encode(event))
         assert found is not None
         mirror = told(mirror, found)
     return mirror
@@ -81,7 +78,6 @@ def history(mirror: Mirror) -> list[Json]:
 
 
 # Frames.
-
 
 GOES_ON = b'"previous_response_id":"resp_1"'
 REST = b'"input":[],"store":false'
@@ -103,7 +99,7 @@ def test_a_frame_becomes_one_that_goes_on_from_nothing(content: bytes) -> None:
 
     assert frame is not None
     assert (frame.previous, frame.odd) == ("resp_1", "")
-    whole = frame.whole((dumped(said("a")), dumped(said("b"))))
+    whole = frame.whole((encode(said("a")), encode(said("b"))))
     expected = json.loads(content)
     del expected["previous_response_id"]
     assert json.loads(whole) == {**expected, "input": [said("a"), said("b")]}
@@ -145,7 +141,7 @@ def test_beside_the_history_a_frame_keeps_its_bytes(before: Json, behind: Json, 
     whole = frame.whole((b"{}",))
 
     del told_["previous_response_id"]
-    assert whole == dumped({**told_, "input": [{}]})
+    assert whole == encode({**told_, "input": [{}]})
 
 
 ODD: list[Any] = [
@@ -255,7 +251,7 @@ def test_the_mirror_is_what_a_client_keeps(
         kept += added
         assert history(mirror) == kept
         assert (mirror.response, mirror.open) == (previous, 0)
-        assert mirror.size >= len(dumped(kept)) - len(kept) - 2
+        assert mirror.size >= len(encode(kept)) - len(kept) - 2
 
 
 def known() -> Mirror:
@@ -340,7 +336,7 @@ def test_two_turns_at_once_are_given_up_until_both_are_answered() -> None:
 
 def test_an_event_that_says_nothing_of_the_history() -> None:
     for kind in ("response.output_text.delta", "response.in_progress", "codex.rate_limits", ""):
-        assert event_of(dumped({"type": kind, "delta": "x"})) is None
+        assert event_of(encode({"type": kind, "delta": "x"})) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"type":7}', b"\xff", b"null"])
@@ -359,7 +355,7 @@ def test_no_event_brings_the_mirror_down(one: Any, two: Any, event: Json) -> Non
         {**event, "response": {"id": one, "output": two}},
         {**event, "response": {"id": "resp_2", "output": [one, two]}},
     ):
-        found = event_of(dumped(odd))
+        found = event_of(encode(odd))
         assert found is not None
         result = told(mirror, found)
         assert result == lost(result) or result.coming is not None or result.response == "resp_2"
@@ -390,7 +386,7 @@ def test_the_status_of_a_refusal(event: Json, status: int) -> None:
 
 @given(st.dictionaries(st.text(), st.text()))
 def test_ascii_says_the_same(value: Json) -> None:
-    frame = dumped(value)
+    frame = encode(value)
 
     assert in_ascii(frame).isascii()
     assert json.loads(in_ascii(frame)) == value
