@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Any, Final
 
 from mitmcontext.models.names import longest_match, plain
+from mitmcontext.models.tables import rows_by_pattern
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3_600.0
@@ -71,13 +70,12 @@ def prices_of(model: str) -> Prices:
 @cache
 def _table() -> tuple[dict[str, Prices], Prices]:
     """Pattern to prices, and those of unknown models."""
-    data = tomllib.loads(files(__package__).joinpath("prices.toml").read_text(encoding="utf-8"))
+    rows, unknown = rows_by_pattern("prices.toml", "price")
     table = {
         pattern: _prices(row, known=True, source=f"table {pattern}")
-        for row in data["price"]
-        for pattern in row["models"]
+        for pattern, row in rows.items()
     }
-    return table, _prices(data["unknown"], known=False, source="not known")
+    return table, _prices(unknown, known=False, source="not known")
 
 
 def _prices(row: Mapping[str, Any], *, known: bool, source: str) -> Prices:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib.resources import files
 
 from mitmcontext.models.names import longest_match, plain
+from mitmcontext.models.tables import Row, rows_by_pattern
 
 LONG_CONTEXT = 1_000_000  # Claude Code writes `[1m]` behind a model that has it switched on
 SMALLEST = 1_000  # an override below this is taken for a slip of the pen
@@ -104,14 +103,13 @@ def _from_table(model: str) -> Window:
 @cache
 def _table() -> tuple[dict[str, Window], Window]:
     """Pattern to window, and the window of unknown models."""
-    data = tomllib.loads(files(__package__).joinpath("windows.toml").read_text(encoding="utf-8"))
+    rows, unknown = rows_by_pattern("windows.toml", "window")
     table = {
         pattern: _window(row, known=True, source=f"table {pattern}")
-        for row in data["window"]
-        for pattern in row["models"]
+        for pattern, row in rows.items()
     }
-    return table, _window(data["unknown"], known=False, source="careful default")
+    return table, _window(unknown, known=False, source="careful default")
 
 
-def _window(row: dict[str, int], known: bool, source: str) -> Window:
+def _window(row: Row, known: bool, source: str) -> Window:
     return Window(row["input"], row.get("output"), row.get("total"), known, source)

@@ -265,6 +265,16 @@ def users_text(text: str) -> bytes:
     return b'{"role":"user","content":' + quoted(text) + b"}"
 
 
+def as_string(value: bytes, text: str) -> bytes:
+    """The text in place of a string."""
+    return quoted(text)
+
+
+def untyped_block(block: bytes, text: str) -> bytes:
+    """A block of text in place of another one, where blocks have no type."""
+    return b'{"text":' + quoted(text) + b"}"
+
+
 def typed_block(block: bytes, text: str, name: bytes = b"text") -> bytes:
     """A block of text, by the name of its type, that keeps the cache marker of another block."""
     marker = dict(spans.members(block, Span(0, len(block)))).get(MARKER)

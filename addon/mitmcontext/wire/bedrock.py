@@ -45,6 +45,7 @@ from mitmcontext.wire.api import (
     outer,
     quoted,
     text_of,
+    untyped_block,
     without_media,
 )
 from mitmcontext.wire.pictures import picture_behind
@@ -167,11 +168,6 @@ def replacement(value: bytes, text: str) -> bytes:
     return b'[{"text":' + quoted(text) + b"}]" if value[:1] == b"[" else quoted(text)
 
 
-def text_block(block: bytes, text: str) -> bytes:
-    """A block of text in place of an image or a document."""
-    return b'{"text":' + quoted(text) + b"}"
-
-
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
     """Usage of a plain answer, or of the event `metadata`, decoded.
 
@@ -287,7 +283,7 @@ CONVERSE: Final = Api(
     model_name=model_as_read,
     user_message=user_message,
     replacement=replacement,
-    text_block=text_block,
+    text_block=untyped_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

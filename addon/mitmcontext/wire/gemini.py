@@ -45,12 +45,14 @@ from mitmcontext.wire.api import (
     is_true,
     message_digest,
     messages_in,
+    model_as_read,
     number_of,
     optional_text,
     others,
     outer,
     quoted,
     text_of,
+    untyped_block,
     vertex_project,
     without_media,
 )
@@ -365,11 +367,6 @@ def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[S
     return standing_by_prompt(request, request.system) or (Standing.TURN, "")
 
 
-def model_name(headers: Mapping[str, str], request: Request) -> str:
-    """The model as the path or the envelope names it."""
-    return request.model
-
-
 def principal(path: str, request: Request) -> str:
     """The project that Vertex has in the path, or Code Assist in its envelope."""
     if project := vertex_project(path):
@@ -389,11 +386,6 @@ def user_message(text: str) -> bytes:
 def replacement(value: bytes, text: str) -> bytes:
     """The text in place of a text, or in an object in place of a tool's response."""
     return b'{"output":' + quoted(text) + b"}" if value[:1] == b"{" else quoted(text)
-
-
-def text_block(block: bytes, text: str) -> bytes:
-    """A part with text in place of an image or a document."""
-    return b'{"text":' + quoted(text) + b"}"
 
 
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
@@ -449,10 +441,10 @@ GENERATE: Final = Api(
     read=read,
     parse=parse,
     standing=standing,
-    model_name=model_name,
+    model_name=model_as_read,
     user_message=user_message,
     replacement=replacement,
-    text_block=text_block,
+    text_block=untyped_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

@@ -29,6 +29,7 @@ from mitmcontext.wire import spans
 from mitmcontext.wire.api import (
     Api,
     Elements,
+    as_string,
     block_digest,
     called,
     digest,
@@ -43,7 +44,6 @@ from mitmcontext.wire.api import (
     optional_text,
     others,
     outer,
-    quoted,
     string_digest,
     text_of,
     users_text,
@@ -233,11 +233,6 @@ def standing_generate(
     return Standing.TURN, ""
 
 
-def replacement(value: bytes, text: str) -> bytes:
-    """The text in place of a message's content."""
-    return quoted(text)
-
-
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
     """Usage of a plain answer, or of the last line of a streamed one (`"done": true`).
 
@@ -321,7 +316,7 @@ CHAT: Final = Api(
     standing=standing_of_chat,
     model_name=model_as_read,
     user_message=users_text,
-    replacement=replacement,
+    replacement=as_string,
     usage_of=usage_of,
     refuses_shape=refuses_shape,
     refuses_length=refuses_length,

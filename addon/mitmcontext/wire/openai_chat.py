@@ -22,6 +22,7 @@ from mitmcontext.wire.api import (
     MARKER,
     Api,
     Elements,
+    as_string,
     block_digest,
     called,
     is_array,
@@ -37,7 +38,6 @@ from mitmcontext.wire.api import (
     optional_text,
     others,
     outer,
-    quoted,
     string_digest,
     text_of,
     typed_block,
@@ -148,11 +148,6 @@ def _parse(text: bytes, raw: bytes) -> Message:
         markers=sum(part.marked for part in parts) + (MARKER in fields),
         editable=text is raw,
     )
-
-
-def replacement(value: bytes, text: str) -> bytes:
-    """The text in place of a message's content or of one text part's text."""
-    return quoted(text)
 
 
 def usage_of(event: Mapping[str, Any]) -> Usage | None:
@@ -266,7 +261,7 @@ CHAT: Final = Api(
     standing=standing_of_chat,
     model_name=model_as_read,
     user_message=users_text,
-    replacement=replacement,
+    replacement=as_string,
     text_block=typed_block,
     usage_of=usage_of,
     refuses_shape=refuses_shape,

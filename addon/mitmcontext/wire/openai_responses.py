@@ -22,6 +22,7 @@ from mitmcontext.wire.api import (
     is_string,
     is_true,
     messages_in,
+    model_as_read,
     nested,
     number_of,
     outer,
@@ -176,11 +177,6 @@ def _opening(request: Request) -> str:
     return first.parts[0].text if spoken else ""
 
 
-def model_name(headers: Mapping[str, str], request: Request) -> str:
-    """The model as the body names it."""
-    return request.model
-
-
 def user_message(text: str) -> bytes:
     """A user's message that holds this text."""
     said = b'[{"type":"input_text","text":' + quoted(text) + b"}]"
@@ -215,7 +211,7 @@ RESPONSES: Final = Api(
     read=read,
     parse=parse,
     standing=standing,
-    model_name=model_name,
+    model_name=model_as_read,
     user_message=user_message,
     replacement=replacement,
     text_block=text_block,
