@@ -341,7 +341,9 @@ def test_half_open_requests_and_slow_readers_keep_nobody_waiting(
     start_proxy: StartProxy, connect: Connect, provider: Provider, stats: Stats
 ) -> None:
     proxy = start_proxy(OPTION)
-    connect(proxy).post(MESSAGES, with_key("k"), ODD_BODY)
+    # After a step all is loaded that everybody needs once, the vocabulary above all.
+    assert connect(proxy).post(MESSAGES, with_key("k"), bodies()[24]).status == 200
+    assert stats(proxy)["steps"] == 1
     began, open_before = proxy.memory_bytes(), descriptors(proxy)
     with contextlib.ExitStack() as crowd:
         # Those who never come to the end of a head, or of a body.
@@ -368,8 +370,9 @@ def test_half_open_requests_and_slow_readers_keep_nobody_waiting(
             for reader in readers:
                 assert reader.socket.recv(1)
             assert connect(proxy).post(MESSAGES, with_key("quick"), ODD_BODY).status == 200
-        # They are held back rather than held in memory: eighty megabytes are on their way.
-        assert proxy.memory_bytes() - began < 60 * MEGABYTE
+        # They are held back rather than held in memory: eighty megabytes are on their way. A bare
+        # mitmdump, too, has some 20 KB for each connection.
+        assert proxy.memory_bytes() - began < 30 * MEGABYTE + HALF_OPEN * 25_000
     settled(lambda: descriptors(proxy) <= open_before + 60)
     assert stats(proxy)["failures"] == {}
 
