@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from .http1 import chunk_of
+
 _SECONDS = 60.0
 NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For a client that speaks plain HTTP only: httpx would load all roots, which takes 0.05 s."""
@@ -38,11 +40,20 @@ class Response:
         return ""
 
 
+def _in_chunks(body: bytes, size: int) -> Iterator[bytes]:
+    yield from (chunk_of(body[start : start + size]) for start in range(0, len(body), size))
+    yield chunk_of(b"")
+
+
 class Connection:
-    """One connection to a host through a proxy, kept for several requests."""
+    """One connection to a host through a proxy, kept for several requests.
+
+    `latest` is the newest answer, also while it arrives or where it broke off.
+    """
 
     def __init__(self, proxy_port: int, authority: Path, host: str, port: int = 443) -> None:
         self.host = host
+        self.latest: Response | None = None
         self._buffer = b""
         plain = socket.create_connection(("127.0.0.1", proxy_port), _SECONDS)
         # As most clients do: what goes in pieces does not wait for the other side's late word.
@@ -58,15 +69,16 @@ class Connection:
         self.socket = trust.wrap_socket(plain, server_hostname=host)
 
     def post(
-        self, path: str, headers: Sequence[tuple[str, str]], body: bytes, *, chunked: bool = False
+        self, path: str, headers: Sequence[tuple[str, str]], body: bytes, *, chunks: int = 0
     ) -> Response:
-        """Send a request with just these headers and the ones that frame its body."""
-        framing = (
-            ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
-        )
+        """Send a request with just these headers and the ones that frame its body.
+
+        It comes in chunks of so many bytes; with 0 its length is told.
+        """
+        framing = ("Transfer-Encoding", "chunked") if chunks else ("Content-Length", str(len(body)))
         lines = [f"POST {path} HTTP/1.1", f"Host: {self.host}"]
         lines += [f"{name}: {value}" for name, value in (*headers, framing)]
-        sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+        sent = b"".join(_in_chunks(body, chunks)) if chunks else body
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + sent)
         return self._response()
 
@@ -79,7 +91,7 @@ class Connection:
         while b"\r\n\r\n" not in self._buffer:
             self._more()
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        response = Response(int(head.split(b" ")[1]), head)
+        response = self.latest = Response(int(head.split(b" ")[1]), head)
         if response.header("transfer-encoding").lower() == "chunked":
             for piece in self._chunks():
                 response.arrived.append((time.monotonic(), piece))

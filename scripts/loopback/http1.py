@@ -93,8 +93,13 @@ def head_of(status: int, headers: list[tuple[str, str]]) -> bytes:
 
 
 def chunk_of(data: bytes) -> bytes:
-    """One piece of a chunked transfer; no data makes the last one."""
+    """One piece of a chunked transfer; no data makes the last one, with no trailers."""
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def last_chunk(trailer: str) -> bytes:
+    """The end of a chunked transfer, with a header line behind it or none."""
+    return f"0\r\n{trailer}\r\n\r\n".encode("latin-1") if trailer else chunk_of(b"")
 
 
 _REASONS = {

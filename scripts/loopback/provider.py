@@ -39,7 +39,7 @@ from .caching import PromptCache
 from .certificates import Certificates
 from .codings import CODINGS, Undecodable, decode, encode, encoder
 from .counting import MODELS, Model, count, model_named, weigh
-from .http1 import Closed, Wire, chunk_of, head_of, read_request
+from .http1 import Closed, Wire, chunk_of, head_of, last_chunk, read_request
 from .prefix import fingerprints, first_difference
 from .refusal import Refusal
 from .speaking import Said, Speaking
@@ -76,14 +76,16 @@ class Behaviour:
 
     `encoding` is a content-encoding, or "accept" for the first that the client offers. `gap` is
     the pause between two events of a stream in seconds, `split` cuts what is sent into pieces of
-    so many bytes, and `chunked` sends plain answers in chunks too. With `hangs_up` a WebSocket is
-    closed right behind a refusal. No answer to a POST begins before `may`.
+    so many bytes, and `chunked` sends plain answers in chunks too. Behind the last chunk comes
+    `trailer`, a header line. With `hangs_up` a WebSocket is closed right behind a refusal. No
+    answer to a POST begins before `may`.
     """
 
     encoding: str = ""
     gap: float = 0.0
     split: int = 0
     chunked: bool = False
+    trailer: str = ""
     hangs_up: bool = False
     may: Callable[[], bool] = lambda: True
 
@@ -415,7 +417,7 @@ class Provider:
                 await asyncio.sleep(self.behaviour.gap)
             await self._send_piece(writer, record, step(event))
         await self._send_piece(writer, record, end())
-        writer.write(chunk_of(b""))
+        writer.write(last_chunk(self.behaviour.trailer))
         await writer.drain()
 
     async def _send_piece(self, writer: asyncio.StreamWriter, record: Record, data: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from statistics import median
@@ -121,6 +123,41 @@ def test_plain_answers_keep_their_bytes_and_are_read(
             assert response.body == provider.records[-1].answer
             sent += 1
     assert stats(proxy)["estimates"]["compared"] == before + sent
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["events", "document"])
+def test_an_answer_with_trailers_arrives_whole(
+    stream: bool,
+    provider: Provider,
+    start_proxy: Callable[..., Child],
+    connect: Callable[..., Connection],
+    stats: Callable[[Child], dict[str, Any]],
+) -> None:
+    """Whatever mitmproxy does then: it cannot read HTTP/1's trailers, and never ends the answer.
+
+    By itself it holds answers back until their end, so that nothing of this one would arrive.
+    """
+    provider.default = REPLY
+    provider.behaviour = Behaviour(chunked=True, trailer="x-served-by: the loopback")
+    proxy = start_proxy()
+    connection = connect(proxy)
+    connection.socket.settimeout(3)
+    ended = False
+    with contextlib.suppress(TimeoutError):
+        ended = bool(ask(connection, "/v1/messages", "claude-sonnet-4-5", stream=stream))
+    assert connection.latest is not None
+    assert connection.latest.status == 200
+    assert connection.latest.body == provider.records[-1].answer
+    assert ended or "HTTP trailers are not implemented" in proxy.said()
+    connection.close()
+    # What was known of it while it was under way is forgotten, and others are served.
+    until = time.monotonic() + 20
+    while stats(proxy)["estimates"]["compared"] == 0:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    provider.behaviour = Behaviour()
+    assert ask(connect(proxy), "/v1/messages", "claude-sonnet-4-5", stream=stream).status == 200
+    assert stats(proxy)["failures"] == {}
 
 
 @pytest.mark.parametrize("status", [400, 401, 422, 429, 500, 529])

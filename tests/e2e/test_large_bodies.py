@@ -84,24 +84,26 @@ class Pair:
         self._connect = connect
         self._others = [connect(proxy) for proxy in self._both]
 
-    def held_up(self, body: bytes, *headers: tuple[str, str]) -> float:
+    def held_up(self, body: bytes, *headers: tuple[str, str], chunks: int = 0) -> float:
         """By how many seconds others wait longer than with a bare proxy, while a body passes.
 
         What others do on the machine comes and goes, so it is the least of a few tries.
         """
         least = float("inf")
         for _ in range(TRIES):
-            bare, ours = (self._longest(at, body, headers) for at in range(2))
+            bare, ours = (self._longest(at, body, headers, chunks) for at in range(2))
             least = min(least, ours - bare)
             if least < SECONDS:
                 break
         return least
 
-    def _longest(self, at: int, body: bytes, headers: Sequence[tuple[str, str]]) -> float:
+    def _longest(
+        self, at: int, body: bytes, headers: Sequence[tuple[str, str]], chunks: int
+    ) -> float:
         """The longest that others wait while a body passes through one of the two, as it came."""
         connection = self._connect(self._both[at])
         with Elsewhere(self._others[at]) as other:
-            answer = connection.post(MESSAGES, (*NO_KEY, *headers), body)
+            answer = connection.post(MESSAGES, (*NO_KEY, *headers), body, chunks=chunks)
         connection.close()
         assert answer.status == 401
         [arrived] = [one for one in self._provider.records if not one.key]
@@ -112,8 +114,14 @@ class Pair:
 
 @pytest.fixture
 def pair(provider: Provider, start_proxy: StartProxy, connect: Connect) -> Pair:
-    """Both stream what is too large to be read, and have loaded what everybody needs once."""
-    bare, ours = start_proxy(f"stream_large_bodies={READ}", addon=None), start_proxy()
+    """Both stream what says that it is too large to be read."""
+    return warmed_up(
+        provider, start_proxy(f"stream_large_bodies={READ}", addon=None), start_proxy(), connect
+    )
+
+
+def warmed_up(provider: Provider, bare: Child, ours: Child, connect: Connect) -> Pair:
+    """Two that have loaded what everybody needs once."""
     for proxy in (bare, ours):
         connect(proxy).post(MESSAGES, with_key("k"), body_of(history(count=8)))
     provider.records.clear()
@@ -172,6 +180,37 @@ def test_a_hundred_megabytes_and_a_million_messages_pass(pair: Pair, stats: Stat
     # Streamed, and never held.
     assert pair.ours.peak_memory_bytes() - before < 60 * MEGABYTE
     assert stats(pair.ours)["failures"] == {}
+
+
+@pytest.mark.parametrize(
+    "options", [(), (f"stream_large_bodies={READ}",)], ids=["held", "streamed"]
+)
+def test_a_hundred_megabytes_in_chunks_pass_as_with_a_bare_proxy(
+    options: Sequence[str],
+    provider: Provider,
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
+) -> None:
+    """Nobody says how much will come, so mitmproxy holds all of it; we hold nothing beside that.
+
+    Where it is told to stream what is large, it does so from there on.
+    """
+    proxies = start_proxy(*options, addon=None), start_proxy(*options)
+    pair = warmed_up(provider, *proxies, connect)
+    body = b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":[{"role":"user","content":"'
+    body += b"x" * (100 * MEGABYTE) + b'"}]}'
+    before = [proxy.peak_memory_bytes() for proxy in proxies]
+    assert pair.held_up(body, chunks=1 << 16) < SECONDS
+    bare, ours = (
+        proxy.peak_memory_bytes() - was for proxy, was in zip(proxies, before, strict=True)
+    )
+    # A copy would be a hundred.
+    assert ours - bare < 90 * MEGABYTE
+    assert ours < 200 * MEGABYTE or not options
+    told = stats(pair.ours)
+    assert sum(told["left_alone"].values()) >= 1
+    assert told["failures"] == {}
 
 
 def dense() -> Iterator[tuple[str, bytes]]:

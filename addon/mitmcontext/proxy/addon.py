@@ -304,12 +304,13 @@ class ContextAddon:
         """Why a request for an LLM's path is not even read, or ""."""
         if flow.is_replay == "request":
             return "a replay"
-        if self._state.at_work().is_ours(flow.request.raw_content or b""):
-            return "a question of our own"
         if flow.request.stream:
             return "streamed by mitmproxy, so never seen whole"
+        # Before anything else is done with it: one that came in chunks may have any size.
         if len(flow.request.raw_content or b"") > self._state.settings.context_max_body:
             return "larger than context_max_body"
+        if self._state.at_work().is_ours(flow.request.raw_content or b""):
+            return "a question of our own"
         return ""
 
     # The way back.
