@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.drawn import anything_with
 
 from loopback.counting import Model, count
-from loopback.refusal import names
 from loopback.rules_anthropic import Memory, check, count_markers
 
 MARK = {"type": "ephemeral"}
@@ -395,28 +394,10 @@ def test_markers_are_counted_wherever_they_may_stand() -> None:
     assert count_markers(body) == 5
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                sorted(
-                    names(
-                        "role content type text id tool_use_id name input messages system tools"
-                        " thinking signature cache_control source is_error max_tokens model"
-                    )
-                )
-            )
-            | st.text(max_size=5),
-            inner
-            | st.sampled_from(
-                ["user", "assistant", "system", "text", "tool_use", "tool_result", "thinking"]
-            ),
-            max_size=6,
-        )
-    ),
-    max_leaves=30,
+JSON = anything_with(
+    "role content type text id tool_use_id name input messages system tools"
+    " thinking signature cache_control source is_error max_tokens model",
+    "user assistant system text tool_use tool_result thinking",
 )
 
 

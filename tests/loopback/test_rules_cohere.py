@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.drawn import anything_with
 
 from loopback.answers import Call, Reply, Usage
 from loopback.counting import Model, count, model_named
@@ -146,19 +146,8 @@ def test_streams_and_plain_answers_tell_the_same_usage(calls: tuple[Call, ...]) 
     assert plain["finish_reason"] == ("TOOL_CALL" if calls else "COMPLETE")
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["role", "content", "type", "text", "document", "data", "tool_calls", "function"]
-            ),
-            inner | st.sampled_from(["user", "assistant", "tool", "text", "document"]),
-            max_size=6,
-        )
-    ),
-    max_leaves=30,
+JSON = anything_with(
+    "role content type text document data tool_calls function", "user assistant tool text document"
 )
 
 

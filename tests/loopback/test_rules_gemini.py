@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.drawn import anything_with
 
 from loopback.answers import Call, Reply, Usage
 from loopback.counting import MODELS, Model, count, model_named
@@ -386,21 +386,7 @@ def test_what_the_real_provider_took_is_taken() -> None:
     assert complaints == {}
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["role", "parts", "text", "functionCall", "functionResponse", "name", "response"]
-            )
-            | st.text(max_size=5),
-            inner | st.sampled_from(["user", "model"]),
-            max_size=6,
-        )
-    ),
-    max_leaves=30,
-)
+JSON = anything_with("role parts text functionCall functionResponse name response", "user model")
 
 
 @settings(max_examples=300)

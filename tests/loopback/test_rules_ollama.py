@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.drawn import anything_with
 
 from loopback.answers import Call, Reply, Usage
 from loopback.counting import Model, model_named
@@ -148,17 +148,8 @@ def test_a_completion_gives_its_history_back_as_tokens() -> None:
     assert said["context"]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["role", "content", "tool_calls", "function", "arguments", "images"]),
-            inner | st.sampled_from(["user", "assistant", "tool", "system"]),
-            max_size=6,
-        )
-    ),
-    max_leaves=30,
+JSON = anything_with(
+    "role content tool_calls function arguments images", "user assistant tool system"
 )
 
 

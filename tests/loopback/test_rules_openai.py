@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.drawn import anything_with
 
 from loopback.counting import Model
-from loopback.refusal import names
 from loopback.rules_openai import check, say
 
 
@@ -194,24 +193,9 @@ def test_a_context_that_is_too_long_has_a_code_of_its_own() -> None:
     assert error["message"].startswith("This model's maximum context length is 100 tokens. However")
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                sorted(
-                    names(
-                        "role content type text id name tool_calls tool_call_id function arguments"
-                    )
-                )
-            )
-            | st.text(max_size=5),
-            inner | st.sampled_from(["user", "assistant", "tool", "system", "text", "function"]),
-            max_size=6,
-        )
-    ),
-    max_leaves=30,
+JSON = anything_with(
+    "role content type text id name tool_calls tool_call_id function arguments",
+    "user assistant tool system text function",
 )
 
 

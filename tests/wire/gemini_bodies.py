@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.wire.bodies import SCALARS, dumped, values_with
+from tests.drawn import SCALARS, values_with
+from tests.wire.bodies import dumped
 
 Json = dict[str, Any]
 

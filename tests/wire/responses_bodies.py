@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.wire.bodies import dumped, values_with
+from tests.drawn import values_with
+from tests.wire.bodies import dumped
 
 Json = dict[str, Any]
 PATH = "/v1/responses"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.drawn import values_with
 from tests.wire.anthropic_bodies import IMAGE, MARK, call, message, result
-from tests.wire.bodies import text, values_with
+from tests.wire.bodies import text
 from tests.wire.reading import read_as, stub_changes_its_part
 
 from mitmcontext.values import MEDIA, Kind, Unreadable

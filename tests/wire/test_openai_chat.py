@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.bodies import dumped, message, text, values_with
+from tests.drawn import values_with
+from tests.wire.bodies import dumped, message, text
 from tests.wire.reading import read_as, stub_changes_its_part
 
 from mitmcontext.values import MEDIA, Kind, Standing, Unreadable, Usage
