@@ -78,7 +78,7 @@ class Behaviour:
     the pause between two events of a stream in seconds, `split` cuts what is sent into pieces of
     so many bytes, and `chunked` sends plain answers in chunks too. Behind the last chunk comes
     `trailer`, a header line. With `hangs_up` a WebSocket is closed right behind a refusal. No
-    answer to a POST begins before `may`.
+    answer begins before `may`; one on a WebSocket does not go on behind `held_from` messages.
     """
 
     encoding: str = ""
@@ -88,6 +88,7 @@ class Behaviour:
     trailer: str = ""
     hangs_up: bool = False
     may: Callable[[], bool] = lambda: True
+    held_from: int = 0
 
 
 @dataclass
@@ -368,7 +369,8 @@ class Provider:
                 wire = await read_request(reader)
                 if websocket.is_upgrade(wire):
                     self.lines.append(websocket.Line(hangs_up=self.behaviour.hangs_up))
-                    await websocket.serve(reader, writer, wire, self.lines[-1], self.take)
+                    line = self.lines[-1]
+                    await websocket.serve(reader, writer, wire, line, self.take, self._may)
                 record, answer = self.handle(wire)
                 if await self._sent_oddly(writer, wire):
                     break
@@ -390,8 +392,7 @@ class Provider:
 
     async def _send(self, writer: asyncio.StreamWriter, record: Record, answer: Answer) -> None:
         behaviour = self.behaviour
-        while not behaviour.may():  # noqa: ASYNC110 - files and other threads set no event
-            await asyncio.sleep(_LOOKS_SECONDS)
+        await self._may(0)
         coding = _coding(behaviour.encoding, record.wire)
         headers = [*answer.headers, ("request-id", f"req_{record.number:08d}")]
         if coding:
@@ -406,6 +407,12 @@ class Provider:
         headers.append(("transfer-encoding", "chunked"))
         writer.write(head_of(answer.status, headers))
         await self._send_pieces(writer, record, answer, coding)
+
+    async def _may(self, number: int) -> None:
+        """Wait until the n-th piece of an answer may go: one from `held_from` on."""
+        behaviour = self.behaviour
+        while number >= behaviour.held_from and not behaviour.may():  # noqa: ASYNC110 - set by files
+            await asyncio.sleep(_LOOKS_SECONDS)
 
     async def _send_pieces(
         self, writer: asyncio.StreamWriter, record: Record, answer: Answer, coding: str

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,6 +58,8 @@ class Line:
 Take = Callable[[Wire, Json], Turn]
 """Judges a turn by the body of the POST that it stands for."""
 
+May = Callable[[int], Awaitable[None]]
+
 
 class End:
     """One end of a connection, behind the handshake: bytes to whole messages and back."""
@@ -96,8 +98,17 @@ async def serve(
     wire: Wire,
     line: Line,
     take: Take,
+    may: May,
 ) -> None:
     """Take the turns of one connection until the client closes it.
+
+    Args:
+        reader: what comes.
+        writer: what goes.
+        wire: the request that opened it.
+        line: what the connection keeps.
+        take: judges turns.
+        may: waited for before a message goes, with how many of the answer went before.
 
     Raises:
         Closed: it has.
@@ -117,7 +128,8 @@ async def serve(
             if isinstance(event, TextMessage | BytesMessage):
                 frame = event.data if isinstance(event, TextMessage) else bytes(event.data)
                 line.came.append(frame)
-                for said in answered(wire, frame, line, take):
+                for number, said in enumerate(answered(wire, frame, line, take)):
+                    await may(number)
                     line.sent.append(json.dumps(said))
                     over = line.hangs_up and said["type"] == "error"
                     sent = end.bytes_of(TextMessage(line.sent[-1]))
