@@ -11,12 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.fixture_types import Connect, Opened, StartProxy, Stats
+from tests.stores.servers import environment, real_redis
 
 from loopback import certificates, child
 from loopback.certificates import Certificates
 from loopback.child import ADDON, Child
 from loopback.client import NO_TLS, Connection
 from loopback.provider import HOSTS, Provider, serving
+from loopback.redis_server import RealRedis
 from loopback.websocket import Socket
 
 
@@ -124,6 +126,19 @@ def share_proxy(provider: Provider, shared_proxies: StartProxy) -> StartProxy:
     look at differences of figures, so that it does not matter to them what came before.
     """
     return shared_proxies
+
+
+@pytest.fixture
+def redis() -> Iterator[RealRedis]:
+    """A server of the test's own."""
+    with real_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def shared(tmp_path: Path, redis: RealRedis) -> Mapping[str, str]:
+    """The environment of proxies that share that server."""
+    return environment(tmp_path, redis)
 
 
 @pytest.fixture

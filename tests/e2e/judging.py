@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,15 +43,6 @@ def with_key(key: str) -> tuple[tuple[str, str], ...]:
 def bodies() -> tuple[bytes, ...]:
     """The made-up session, turn by turn."""
     return tuple(encode(body) for body in Session().requests())
-
-
-def environment(folder: Path, server: RealRedis) -> dict[str, str]:
-    """What proxies need that share a Redis."""
-    key = folder / "shared-key"
-    if not key.exists():
-        key.write_text(secrets.token_hex(32))
-        key.chmod(0o600)
-    return {"CONTEXT_REDIS_URL": server.url, "CONTEXT_KEY_FILE": str(key)}
 
 
 @contextmanager

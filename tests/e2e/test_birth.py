@@ -5,30 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests import noisy
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
-from tests.e2e.judging import AMPLE, OPTION, PATH, WINDOW, Line, environment, with_key
-from tests.stores.servers import real_redis
+from tests.e2e.judging import AMPLE, OPTION, PATH, WINDOW, Line, with_key
 
 from demo.session import Session, encode
 from loopback.answers import Reply
 from loopback.provider import HOSTS, Provider, with_windows
-from loopback.redis_server import RealRedis
 
 ON = "reduce_at_birth=true"
 LARGE = "context_windows=claude-*=1000000"
-
-
-@pytest.fixture
-def redis() -> Iterator[RealRedis]:
-    with real_redis() as server:
-        yield server
 
 
 @cache
@@ -108,11 +99,9 @@ def test_two_proxies_send_what_one_would(
     start_proxy: StartProxy,
     connect: Connect,
     stats: Stats,
-    tmp_path: Path,
-    redis: RealRedis,
+    shared: Mapping[str, str],
 ) -> None:
     provider.models = with_windows({"*": 1_000_000})
-    shared = environment(tmp_path, redis)
     pair = [start_proxy(LARGE, ON, addon=AMPLE, environment=shared) for _ in range(2)]
     connections = [connect(proxy) for proxy in pair]
     line = Line(provider, "moves-about")

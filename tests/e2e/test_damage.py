@@ -11,14 +11,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
-from tests.e2e.judging import OPTION, WINDOW, Line, bodies, environment, looking_into
-from tests.stores.servers import real_redis
+from tests.e2e.judging import OPTION, WINDOW, Line, bodies, looking_into
 
 from loopback import child
 from loopback.certificates import Certificates
@@ -35,12 +34,6 @@ BUSY = {"no step in time"}
 
 _FIRST = 24
 """The turn that conversations begin with here: it is far too long, so there is a step at once."""
-
-
-@pytest.fixture
-def redis() -> Iterator[RealRedis]:
-    with real_redis() as server:
-        yield server
 
 
 def kept_in(folder: Path) -> dict[str, str]:
@@ -133,13 +126,12 @@ def test_flipped_bits_in_redis(
     start_proxy: StartProxy,
     connect: Connect,
     stats: Stats,
-    tmp_path: Path,
     redis: RealRedis,
+    shared: Mapping[str, str],
     record_property: Callable[[str, object], None],
 ) -> None:
     provider.models = with_windows({"*": WINDOW})
     chance = random.Random(2)
-    shared = environment(tmp_path, redis)
     pair = [start_proxy(OPTION, environment=shared) for _ in range(2)]
     connections = [connect(proxy) for proxy in pair]
     for number, bits in enumerate(batches(FLIPS - FLIPS // 2)):

@@ -19,17 +19,8 @@ import pytest
 import zstandard
 from tests.browser import stage as mitmweb_stage
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
-from tests.e2e.judging import (
-    OPTION,
-    PATH,
-    WINDOW,
-    Line,
-    changed_texts,
-    environment,
-    looking_into,
-    with_key,
-)
-from tests.stores.servers import real_redis
+from tests.e2e.judging import OPTION, PATH, WINDOW, Line, changed_texts, looking_into, with_key
+from tests.stores.servers import environment, real_redis
 
 from demo.session import Session, encode
 from loopback.provider import HOSTS, Provider, with_windows

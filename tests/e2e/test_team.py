@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ import httpx
 import pytest
 from tests.e2e.fixture_types import StartProxy
 from tests.e2e.test_untouched import body_of, history
-from tests.stores.servers import need_redis, real_redis
 
 from demo.session import Session, encode
 from loopback.child import REPOSITORY, Child, NotStarted
@@ -230,24 +229,10 @@ def test_no_other_site_can_opt_anybody_out(start_team: StartProxy) -> None:
     assert page(proxy, "alice")["opted_out"] is True
 
 
-@pytest.fixture
-def redis_url() -> Iterator[str]:
-    need_redis()
-    with real_redis() as server:
-        yield server.url
-
-
 def test_an_opt_out_holds_at_all_proxies_that_share_a_redis(
-    start_team: StartProxy, provider: Provider, redis_url: str, tmp_path: Path
+    start_team: StartProxy, provider: Provider, shared: Mapping[str, str]
 ) -> None:
-    key = tmp_path / "key"
-    key.touch(0o600)
-    key.write_text(secrets.token_hex(32))
-    shared = {"CONTEXT_REDIS_URL": redis_url, "CONTEXT_KEY_FILE": str(key)}
-    first, second = (
-        start_team(environment={**shared, "CONTEXT_CACHE_DIR": str(tmp_path / name)})
-        for name in ("one", "two")
-    )
+    first, second = (start_team(environment=shared) for _ in range(2))
     full = body_of(history())
     send(second, "alice", full)
     assert len(last(provider).body) < len(full)
@@ -292,17 +277,10 @@ def balancer(*ports: int) -> Iterator[int]:
 
 
 def test_a_conversation_behind_a_balancer_moves_between_proxies(
-    start_team: StartProxy, provider: Provider, redis_url: str, tmp_path: Path
+    start_team: StartProxy, provider: Provider, shared: Mapping[str, str]
 ) -> None:
-    key = tmp_path / "key"
-    key.touch(0o600)
-    key.write_text(secrets.token_hex(32))
-    shared = {"CONTEXT_REDIS_URL": redis_url, "CONTEXT_KEY_FILE": str(key)}
     options = ("context_windows=*=24000", "context_operators=boss")
-    proxies = [
-        start_team(*options, environment={**shared, "CONTEXT_CACHE_DIR": str(tmp_path / name)})
-        for name in ("one", "two")
-    ]
+    proxies = [start_team(*options, environment=shared) for _ in range(2)]
     provider.models = with_windows({"*": 24_000})
     bodies = [encode(body) for body in Session().requests()]
     with balancer(*(proxy.port for proxy in proxies)) as port:

@@ -6,25 +6,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
-from tests.e2e.judging import (
-    AMPLE,
-    OPTION,
-    PATH,
-    WINDOW,
-    Line,
-    bodies,
-    environment,
-    looking_into,
-    with_key,
-)
-from tests.stores.servers import real_redis
+from tests.e2e.judging import AMPLE, OPTION, PATH, WINDOW, Line, bodies, looking_into, with_key
 
 import replay
 from loopback.counting import count, model_named
@@ -38,12 +26,6 @@ PLACE = int(os.environ.get("MITMCONTEXT_RECORDED", "4"))
 
 _DIES, _RETURNS, _AGREED = 40, 55, 66
 """The turns at which Redis is killed and started again, and from which on all is as before."""
-
-
-@pytest.fixture
-def redis() -> Iterator[RealRedis]:
-    with real_redis() as server:
-        yield server
 
 
 def recorded() -> list[bytes]:
@@ -90,15 +72,14 @@ def test_two_proxies_forward_what_one_would(
     start_proxy: StartProxy,
     connect: Connect,
     stats: Stats,
-    tmp_path: Path,
     redis: RealRedis,
+    shared: Mapping[str, str],
 ) -> None:
     sent: Sequence[bytes] = bodies() if talk == "made-up" else recorded()
     window = WINDOW if talk == "made-up" else RECORDED_WINDOW
     provider.models = with_windows({"*": window})
     option = f"context_windows=*={window}"
     alone = start_proxy(option, addon=AMPLE)
-    shared = environment(tmp_path, redis)
     pair = [start_proxy(option, addon=AMPLE, environment=shared) for _ in range(2)]
     straight = Line(provider, "goes-straight")
     moving = Line(provider, "moves-about")
@@ -129,11 +110,10 @@ def test_a_redis_that_dies_and_comes_back_stops_nobody(
     start_proxy: StartProxy,
     connect: Connect,
     stats: Stats,
-    tmp_path: Path,
     redis: RealRedis,
+    shared: Mapping[str, str],
 ) -> None:
     provider.models = with_windows({"*": WINDOW})
-    shared = environment(tmp_path, redis)
     pair = [start_proxy(OPTION, addon=AMPLE, environment=shared) for _ in range(2)]
     connections = [connect(proxy) for proxy in pair]
     line = Line(provider, "moves-about")
@@ -165,11 +145,10 @@ def test_one_of_two_proxies_asks_and_both_use_the_answer(
     start_proxy: StartProxy,
     connect: Connect,
     stats: Stats,
-    tmp_path: Path,
-    redis: RealRedis,
+    shared: Mapping[str, str],
 ) -> None:
     provider.summariser = Summariser(fair)
-    shared = environment(tmp_path, redis) | {"CONDENSATION_DEFAULT_STRATEGY": "auto"}
+    asking = {**shared, "CONDENSATION_DEFAULT_STRATEGY": "auto"}
     options = (
         OPTION,
         "condensation_max_cost=1",
@@ -179,7 +158,7 @@ def test_one_of_two_proxies_asks_and_both_use_the_answer(
         # Each proxy knows what the conversation has cost by itself, which has to be enough.
         "condensation_model=claude-haiku-4-5",
     )
-    proxies = [start_proxy(*options, addon=AMPLE, environment=shared) for _ in range(2)]
+    proxies = [start_proxy(*options, addon=AMPLE, environment=asking) for _ in range(2)]
     lines = [connect(proxy, HOSTS[0], provider.tls_port) for proxy in proxies]
     headers, sent = with_key("k"), bodies()
     first = next(at for at, body in enumerate(sent) if _weight(body, provider) > 0.82 * WINDOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -43,6 +44,15 @@ def real_redis(*arguments: str) -> Iterator[RealRedis]:
             yield server
         finally:
             server.stop()
+
+
+def environment(folder: Path, server: RealRedis) -> dict[str, str]:
+    """What proxies need that share a Redis."""
+    key = folder / "shared-key"
+    if not key.exists():
+        key.write_text(secrets.token_hex(32))
+        key.chmod(0o600)
+    return {"CONTEXT_REDIS_URL": server.url, "CONTEXT_KEY_FILE": str(key)}
 
 
 Answer = Callable[[list[bytes]], bytes | None]
