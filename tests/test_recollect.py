@@ -182,30 +182,31 @@ def test_what_is_kept_is_bounded(turns: list[int], size: int) -> None:
     assert kept.currsize <= size
 
 
-def test_a_damaged_tail_is_no_request_any_more() -> None:
-    way = Way(recollects=True)
-    talk = long_talk(turns=30)
-    body = talk.request()
-    way.tokens(talk.api, body)
-    way.tokens(talk.api, body)
-    assert way.recollections is not None
-    for damaged in (
-        body.replace(b'"toolu_29"', b'"toolu_29', 1),
-        body.replace(b',{"role":"assistant"', b' {"role":"assistant"'),
-        body[:-1],
-        body.replace(b"}]}", b"}],}"),
-    ):
-        assert read(way.recollections, damaged) == read(None, damaged)
-
-
-def test_a_stretch_counts_only_where_the_messages_stand() -> None:
+def kept_stretch() -> tuple[Recollections, Talk, bytes]:
+    """What holds a talk's messages as one stretch, the talk, and its body: it was counted twice."""
     way = Way(recollects=True)
     talk = long_talk(turns=30)
     body = talk.request()
     for _ in range(2):
         way.tokens(talk.api, body)
     assert way.recollections is not None
-    recognised = way.recollections.read(talk.api, body)
+    return way.recollections, talk, body
+
+
+def test_a_damaged_tail_is_no_request_any_more() -> None:
+    recollections, _, body = kept_stretch()
+    for damaged in (
+        body.replace(b'"toolu_29"', b'"toolu_29', 1),
+        body.replace(b',{"role":"assistant"', b' {"role":"assistant"'),
+        body[:-1],
+        body.replace(b"}]}", b"}],}"),
+    ):
+        assert read(recollections, damaged) == read(None, damaged)
+
+
+def test_a_stretch_counts_only_where_the_messages_stand() -> None:
+    recollections, talk, body = kept_stretch()
+    recognised = recollections.read(talk.api, body)
     assert recognised[1] is not None
     assert recognised[0] == talk.api.read(body)
     request = recognised[0]
@@ -224,7 +225,7 @@ def test_a_stretch_counts_only_where_the_messages_stand() -> None:
         # More than anybody sends.
         body[:end] + b',{"role":"user","content":"x"}' * spans.MOST + b"]}",
     ):
-        assert read(way.recollections, other) == read(None, other)
+        assert read(recollections, other) == read(None, other)
 
 
 def test_what_stands_for_more_than_the_body_holds_is_not_kept() -> None:
@@ -248,15 +249,10 @@ def test_what_stands_for_more_than_the_body_holds_is_not_kept() -> None:
 
 def test_a_stretch_is_of_one_api() -> None:
     """Others may see something else in the same bytes."""
-    way = Way(recollects=True)
-    talk = long_talk(turns=30)
-    body = talk.request()
-    for _ in range(2):
-        way.tokens(talk.api, body)
-    assert way.recollections is not None
-    assert way.recollections.read(talk.api, body)[1] is not None
+    recollections, talk, body = kept_stretch()
+    assert recollections.read(talk.api, body)[1] is not None
     other = CHAT if talk.api is MESSAGES else MESSAGES
-    assert way.recollections.read(other, body)[1] is None
+    assert recollections.read(other, body)[1] is None
 
 
 @pytest.mark.parametrize("marked", [None, 2, 40, 59])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from tests.e2e.fixture_types import Json
 
 import replay
 from demo.session import TOOLS, Session, encode
+from loopback.client import Connection
 from loopback.provider import Provider
 from mitmcontext.condense.units import unpaired
 from mitmcontext.wire.api import Api
@@ -99,6 +100,19 @@ def functions() -> list[Json]:
         }
         for tool in TOOLS
     ]
+
+
+def poster(
+    connection: Connection, headers: Sequence[tuple[str, str]], *paths: str
+) -> Callable[[bytes], tuple[int, bytes]]:
+    """What `play` takes for sending: by this connection, to one path after the other in turn."""
+    turns = cycle(paths)
+
+    def post(body: bytes) -> tuple[int, bytes]:
+        answer = connection.post(next(turns), headers, body)
+        return answer.status, answer.body
+
+    return post
 
 
 def play(

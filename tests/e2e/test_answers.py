@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from statistics import median
-from typing import Any
 
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import encode
 from loopback.answers import Call, Reply
-from loopback.child import Child
 from loopback.client import Connection, Response
 from loopback.provider import HOSTS, Behaviour, Provider, Record
 
@@ -60,8 +59,8 @@ def test_streams_keep_their_bytes_and_pauses(
     model: str,
     coding: str,
     provider: Provider,
-    share_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
+    share_proxy: StartProxy,
+    connect: Connect,
 ) -> None:
     provider.default = REPLY
     provider.behaviour = Behaviour(encoding=coding, gap=GAP)
@@ -85,8 +84,8 @@ def test_streams_keep_their_bytes_and_pauses(
 def test_streams_cut_anywhere_keep_their_bytes(
     split: int,
     provider: Provider,
-    share_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
+    share_proxy: StartProxy,
+    connect: Connect,
 ) -> None:
     provider.default = REPLY
     proxy = share_proxy()
@@ -100,9 +99,9 @@ def test_streams_cut_anywhere_keep_their_bytes(
 def test_plain_answers_keep_their_bytes_and_are_read(
     options: Sequence[str],
     provider: Provider,
-    share_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    share_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
 ) -> None:
     """Small ones are left to mitmproxy, unless it streams them itself."""
     long = Reply("word by word " * 8_000)
@@ -129,9 +128,9 @@ def test_plain_answers_keep_their_bytes_and_are_read(
 def test_an_answer_with_trailers_arrives_whole(
     stream: bool,
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
 ) -> None:
     """Whatever mitmproxy does then: it cannot read HTTP/1's trailers, and never ends the answer.
 
@@ -164,8 +163,8 @@ def test_an_answer_with_trailers_arrives_whole(
 def test_errors_keep_their_bytes(
     status: int,
     provider: Provider,
-    share_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
+    share_proxy: StartProxy,
+    connect: Connect,
 ) -> None:
     error = {"type": "error", "error": {"type": "odd_error", "message": "prompt is  too odd"}}
     provider.default = Reply(status=status, error=error)

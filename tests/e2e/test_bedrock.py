@@ -98,17 +98,10 @@ def test_a_long_conversation(
 ) -> None:
     provider.models = with_windows({"*": window})
     proxy = start_proxy(f"context_windows=claude-*={window}")
-    connection = connect(proxy, BEDROCK)
-    sent = 0
-
-    def post(body: bytes) -> tuple[int, bytes]:
-        nonlocal sent
-        sent += 1
-        path = f"/model/{PROFILE}/converse" + ("-stream" if sent % 4 else "")
-        answer = connection.post(path, BEARER, body)
-        return answer.status, answer.body
-
+    path = f"/model/{PROFILE}/converse"
     bodies = list(told(tell()))
+
+    post = forms.poster(connect(proxy, BEDROCK), BEARER, *[f"{path}-stream"] * 3, path)
     forms.play(CONVERSE, bodies, post, provider, lambda: stats(proxy), window, least_steps=2)
 
 
@@ -137,12 +130,7 @@ def test_anthropics_bodies_under_other_paths(
 ) -> None:
     provider.models = with_windows({"*": WINDOW})
     proxy = start_proxy(OPTION)
-    connection = connect(proxy, host)
-
-    def post(body: bytes) -> tuple[int, bytes]:
-        answer = connection.post(path, BEARER, body)
-        return answer.status, answer.body
-
+    post = forms.poster(connect(proxy, host), BEARER, path)
     beside = {} if stream is None else {"stream": stream}
     bodies = [{**body, **beside} for body in invoked()][:50]
     forms.play(MESSAGES, bodies, post, provider, lambda: stats(proxy), WINDOW, least_steps=2)

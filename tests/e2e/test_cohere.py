@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from tests.e2e import forms
-from tests.e2e.fixture_types import Connect, Json
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.forms import STORIES, Story
 
 from demo.session import encode
 from loopback.answers import Call, Reply
-from loopback.child import Child
 from loopback.provider import Behaviour, Provider, with_windows
 from mitmcontext.wire.cohere import CHAT
 
@@ -73,26 +72,22 @@ def in_form(messages: Sequence[Json]) -> Iterator[Json]:
 def test_a_long_chat(
     tell: Callable[[], Story],
     provider: Provider,
-    start_proxy: Callable[..., Child],
+    start_proxy: StartProxy,
     connect: Connect,
-    stats: Callable[[Child], Json],
+    stats: Stats,
 ) -> None:
     provider.models = with_windows({"*": WINDOW})
     proxy = start_proxy(f"context_windows=command-*={WINDOW}")
-    connection = connect(proxy, HOST)
-
-    def post(body: bytes) -> tuple[int, bytes]:
-        answer = connection.post(PATH, HEADERS, body)
-        return answer.status, answer.body
-
     bodies = list(told(tell()))
+
+    post = forms.poster(connect(proxy, HOST), HEADERS, PATH)
     forms.play(CHAT, bodies, post, provider, lambda: stats(proxy), WINDOW, least_steps=2)
 
     forms.raw_prefixes_hold(CHAT, provider, stats(proxy)["steps"])
 
 
 def test_streams_keep_their_bytes(
-    provider: Provider, start_proxy: Callable[..., Child], connect: Connect
+    provider: Provider, start_proxy: StartProxy, connect: Connect
 ) -> None:
     connection = connect(start_proxy(), HOST)
     message = {"role": "user", "content": "hi"}

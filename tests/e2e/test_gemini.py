@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from statistics import median
 
 import pytest
@@ -111,14 +110,9 @@ def test_a_long_conversation_in_every_form_of_an_answer(
     room = 32_000
     provider.models = with_windows({"*": room})
     proxy = start_proxy(f"context_windows=gemini-*={room}")
-    connection, number = connect(proxy, STUDIO), count()
-
-    def post(body: bytes) -> tuple[int, bytes]:
-        path = (EVENTS, ARRAY, PLAIN)[next(number) % 3]
-        answer = connection.post(path, HEADERS, body)
-        return answer.status, answer.body
-
     bodies = list(told(tell()))
+
+    post = forms.poster(connect(proxy, STUDIO), HEADERS, EVENTS, ARRAY, PLAIN)
     forms.play(GENERATE, bodies, post, provider, lambda: stats(proxy), room, least_steps=2)
 
     forms.raw_prefixes_hold(GENERATE, provider, stats(proxy)["steps"])

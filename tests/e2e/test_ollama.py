@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 import httpx
 import pytest
 from tests.e2e import forms
-from tests.e2e.fixture_types import Json, StartProxy, Stats
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.forms import STORIES, Story
 
 from demo.session import encode
 from loopback.answers import Call, Reply
 from loopback.child import Child
-from loopback.client import Connection
 from loopback.provider import Behaviour, Provider
 from loopback.rules_ollama import Memory
 from mitmcontext.wire.ollama import CHAT
@@ -134,7 +133,7 @@ def test_a_history_of_tokens_is_counted_and_left_alone(
 
 
 def test_streams_keep_their_bytes(
-    provider: Provider, start_proxy: StartProxy, connect: Callable[..., Connection]
+    provider: Provider, start_proxy: StartProxy, connect: Connect
 ) -> None:
     calls = (Call("look", {"at": "it"}),)
     provider.default = Reply("word by word", calls, thinking="let me see", pieces=4)

@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 from mitmproxy import io as flows
 from tests.e2e import forms
-from tests.e2e.fixture_types import Json
+from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.wire.test_media import png
 
-from loopback.child import Child
-from loopback.client import Connection
 from loopback.provider import HOSTS, Provider, with_windows
 from mitmcontext.proxy.view import explanation
 from mitmcontext.wire import anthropic, openai_chat
@@ -130,9 +128,9 @@ def test_old_screenshots_become_lines(
     host: str,
     tell: Callable[[], Iterator[Json]],
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], Json],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
     tmp_path: Path,
 ) -> None:
     provider.models = with_windows({"*": WINDOW})

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 import replay
-from loopback.child import Child
-from loopback.client import Connection
 from loopback.provider import Provider, with_windows
 
 WINDOW = 32_000
@@ -27,9 +23,9 @@ def test_a_recorded_conversation(
     corpus: str,
     place: int,
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
 ) -> None:
     conversation = replay.longest(replay.DATA, [corpus], place + 1)[place]
     provider.models = with_windows({"*": WINDOW})

@@ -7,6 +7,7 @@ from tests.e2e.fixture_types import Connect, StartProxy, Stats
 
 from demo.session import Session, encode
 from loopback.answers import Reply
+from loopback.child import Child
 from loopback.client import Connection
 from loopback.provider import Provider, with_windows
 
@@ -23,23 +24,29 @@ def refusal(said: str, kind: str = "invalid_request_error", status: int = 400) -
 SHAPE = "messages.7: `tool_use` ids were found without `tool_result` blocks immediately after"
 
 
-def until_a_step(connection: Connection, provider: Provider) -> list[bytes]:
-    """Play until the next request is one that is condensed; what is left to play."""
+def until_a_step(
+    provider: Provider, start_proxy: StartProxy, connect: Connect
+) -> tuple[Child, Connection, list[bytes]]:
+    """Play until the next request is one that is condensed.
+
+    Returns:
+        The proxy, the connection through it, and what is left to play.
+    """
+    provider.models = with_windows({"*": 1_000_000})
+    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
+    # Our own connection takes the name's address but not the port that the redirection gives.
+    connection = connect(proxy, port=provider.tls_port)
     sent = [encode(body) for body in Session().requests()]
     for body in sent[:10]:
         connection.post(PATH, HEADERS, body)
     assert [record.wire.body for record in provider.records] == sent[:10]
-    return sent[10:]
+    return proxy, connection, sent[10:]
 
 
 def test_the_step_is_taken_back_and_none_is_taken_again(
     provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
 ) -> None:
-    provider.models = with_windows({"*": 1_000_000})
-    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
-    # Our own connection takes the name's address but not the port that the redirection gives.
-    connection = connect(proxy, port=provider.tls_port)
-    step, *more = until_a_step(connection, provider)
+    proxy, connection, (step, *more) = until_a_step(provider, start_proxy, connect)
 
     provider.replies.append(refusal(SHAPE))
     answer = connection.post(PATH, HEADERS, step)
@@ -60,10 +67,7 @@ def test_the_step_is_taken_back_and_none_is_taken_again(
 def test_where_the_request_itself_is_at_fault_the_step_stays(
     provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
 ) -> None:
-    provider.models = with_windows({"*": 1_000_000})
-    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
-    connection = connect(proxy, port=provider.tls_port)
-    step, *more = until_a_step(connection, provider)
+    proxy, connection, (step, *more) = until_a_step(provider, start_proxy, connect)
 
     provider.replies.extend([refusal(SHAPE), refusal(SHAPE)])
     assert connection.post(PATH, HEADERS, step).status == 400
@@ -84,10 +88,7 @@ def test_where_the_request_itself_is_at_fault_the_step_stays(
 def test_other_refusals_are_none_of_ours(
     provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats, reply: Reply
 ) -> None:
-    provider.models = with_windows({"*": 1_000_000})
-    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
-    connection = connect(proxy, port=provider.tls_port)
-    step, *_ = until_a_step(connection, provider)
+    proxy, connection, (step, *_) = until_a_step(provider, start_proxy, connect)
 
     provider.replies.append(reply)
     answer = connection.post(PATH, HEADERS, step)
@@ -157,10 +158,7 @@ def test_what_was_accepted_before_is_not_at_fault(
     provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats
 ) -> None:
     """The provider took the step; what it refuses later has another reason, and comes as it is."""
-    provider.models = with_windows({"*": 1_000_000})
-    proxy = start_proxy(f"context_windows=claude-*={WINDOW}")
-    connection = connect(proxy, port=provider.tls_port)
-    step, *more = until_a_step(connection, provider)
+    proxy, connection, (step, *more) = until_a_step(provider, start_proxy, connect)
     connection.post(PATH, HEADERS, step)
     connection.post(PATH, HEADERS, more[0])
     seen = len(provider.records)

@@ -10,9 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
+from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import OPTION, PATH, bodies
 
 from demo.session import encode
@@ -58,9 +58,9 @@ def _until(
 
 def test_a_reload_harms_no_request_and_keeps_the_counts(
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
     tmp_path: Path,
     addon: Path,
 ) -> None:
@@ -135,9 +135,9 @@ def _during_a_reload(
 
 def test_what_is_refused_as_too_long_after_a_reload_is_helped_all_the_same(
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
     tmp_path: Path,
     addon: Path,
 ) -> None:
@@ -164,9 +164,9 @@ def test_what_is_refused_as_too_long_after_a_reload_is_helped_all_the_same(
 
 def test_what_is_observed_over_a_reload_is_compared_with_what_was_sent(
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
     tmp_path: Path,
     addon: Path,
 ) -> None:
@@ -187,9 +187,9 @@ def test_what_is_observed_over_a_reload_is_compared_with_what_was_sent(
 
 def test_reloads_without_end_leave_nothing_behind(
     provider: Provider,
-    start_proxy: Callable[..., Child],
-    connect: Callable[..., Connection],
-    stats: Callable[[Child], dict[str, Any]],
+    start_proxy: StartProxy,
+    connect: Connect,
+    stats: Stats,
     tmp_path: Path,
     addon: Path,
 ) -> None:

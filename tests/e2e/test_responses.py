@@ -18,7 +18,6 @@ from tests.e2e.forms import STORIES, Story
 from demo.session import encode
 from loopback import codings
 from loopback.answers import Call, Reply
-from loopback.client import Connection
 from loopback.codings import decode
 from loopback.provider import Behaviour, Provider, Record, with_windows
 from mitmcontext.wire.openai_responses import RESPONSES
@@ -147,14 +146,6 @@ def by_codex(at: int, message: Json) -> Iterator[Json]:
             yield item
 
 
-def poster(connection: Connection, path: str) -> Callable[[bytes], tuple[int, bytes]]:
-    def post(body: bytes) -> tuple[int, bytes]:
-        answer = connection.post(path, HEADERS, body)
-        return answer.status, answer.body
-
-    return post
-
-
 @pytest.mark.parametrize("tell", STORIES)
 @pytest.mark.parametrize(
     ("form", "place"),
@@ -174,7 +165,7 @@ def test_a_long_conversation_fits(
     host, path = place
     bodies = list(form(tell()))
 
-    post = poster(connect(proxy, host), path)
+    post = forms.poster(connect(proxy, host), HEADERS, path)
     forms.play(RESPONSES, bodies, post, provider, lambda: stats(proxy), WINDOW, least_steps=2)
 
     forms.raw_prefixes_hold(RESPONSES, provider, stats(proxy)["steps"])
@@ -242,7 +233,9 @@ def test_what_is_no_turn_gets_what_is_frozen_and_no_more(
     proxy = start_proxy(OPTION)
     host, path = OPENAI
     connection = connect(proxy, host)
-    body, went = until_a_step(provider, poster(connection, path), told(forms.made_up()))
+    body, went = until_a_step(
+        provider, forms.poster(connection, HEADERS, path), told(forms.made_up())
+    )
     frozen = json.loads(went)["input"]
     steps = stats(proxy)["steps"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.fixture_types import StartProxy
+from tests.e2e.fixture_types import StartProxy, Stats
 
 from loopback.answers import Call, Reply
 from loopback.child import Child
@@ -55,9 +55,7 @@ def looks(provider: Provider, number: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
-def test_anthropic_in_a_tool_loop(
-    proxy: Child, provider: Provider, stats: Callable[[Child], dict[str, Any]]
-) -> None:
+def test_anthropic_in_a_tool_loop(proxy: Child, provider: Provider, stats: Stats) -> None:
     import anthropic
 
     client = anthropic.Anthropic(api_key="k", max_retries=0)
@@ -81,7 +79,7 @@ def test_anthropic_in_a_tool_loop(
 
 
 async def test_openai_in_a_tool_loop_asynchronously(
-    proxy: Child, provider: Provider, stats: Callable[[Child], dict[str, Any]]
+    proxy: Child, provider: Provider, stats: Stats
 ) -> None:
     import openai
 

@@ -56,6 +56,12 @@ def outcome(action: Action = Action.CONDENSED, **values: Any) -> Outcome:
     return Outcome(action, **usual | values)
 
 
+def reapplied(steps: int, *changes: Change) -> Outcome:
+    """Below all thresholds, with what earlier requests decided."""
+    usual = outcome(Action.REAPPLIED, level=Level.SAFE, freed=0, steps=steps, reason="")
+    return replace(usual, changes=changes) if changes else usual
+
+
 def page(of: Outcome) -> str:
     shown = from_metadata(to_metadata(of))
     assert shown is not None
@@ -68,30 +74,13 @@ COMMENTS = [
         outcome(steps=2, sent=196_214, changes=(stub(new=False), stub(), fold(1, 1))),
         "82 % warning · 196.2k → 48.1k · 1 result stubbed, 1 message folded · step 2",
     ),
+    (reapplied(3), "41 % safe · 96.2k → 48.1k · step 3 re-applied"),
     (
-        outcome(Action.REAPPLIED, level=Level.SAFE, freed=0, steps=3, reason=""),
-        "41 % safe · 96.2k → 48.1k · step 3 re-applied",
-    ),
-    (
-        outcome(
-            Action.REAPPLIED,
-            level=Level.SAFE,
-            freed=0,
-            steps=0,
-            reason="",
-            changes=(born(4), born(6, new=False)),
-        ),
+        reapplied(0, born(4), born(6, new=False)),
         "41 % safe · 96.2k → 48.1k · 2 results reduced at birth",
     ),
     (
-        outcome(
-            Action.REAPPLIED,
-            level=Level.SAFE,
-            freed=0,
-            steps=2,
-            reason="",
-            changes=(born(40), stub(6, new=False)),
-        ),
+        reapplied(2, born(40), stub(6, new=False)),
         "41 % safe · 96.2k → 48.1k · step 2 re-applied · 1 result reduced at birth",
     ),
     (

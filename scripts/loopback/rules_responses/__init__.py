@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from loopback import rules_openai
 from loopback.counting import Model, count
 from loopback.http1 import Wire
 from loopback.refusal import Refusal
@@ -88,13 +89,7 @@ def check(
 
 def say(refusal: Refusal, number: int) -> Json:
     """The refusal as the provider's JSON."""
-    error = {
-        "message": refusal.message,
-        "type": refusal.kind,
-        "param": refusal.param,
-        "code": refusal.code,
-    }
-    return {"error": error}
+    return rules_openai.say(refusal)
 
 
 SPEAKING = Speaking(
