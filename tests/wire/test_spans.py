@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mitmcontext.values import Edit, Span, Unreadable
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import outer
+from mitmcontext.wire.places import outer
 
 SUITE = Path(__file__).parents[2] / "../shared/data/fuzz/json_test_suite.tar.gz"
 

@@ -17,7 +17,7 @@ from mitmcontext.proxy.job import EstimatedAs, Ready
 from mitmcontext.settings import Settings
 from mitmcontext.stores.base import Figures
 from mitmcontext.stores.memory_store import Memory, cells
-from mitmcontext.wire.api import digest
+from mitmcontext.wire.digests import digest
 
 # Counting this much takes a millisecond or two.
 _COUNT_INLINE: Final = 4 << 10

@@ -27,29 +27,23 @@ from mitmcontext.values import (
     Usage,
 )
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    MARKER,
-    Api,
+from mitmcontext.wire.api import Api, typed_block, vertex_project
+from mitmcontext.wire.digests import MARKER, block_digest, message_digest, others, string_digest
+from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.places import (
     Elements,
-    block_digest,
     is_array,
     is_null,
     is_string,
     is_true,
-    message_digest,
     messages_in,
     nested,
     number_of,
-    others,
     outer,
     quoted,
-    string_digest,
     text_of,
-    typed_block,
-    vertex_project,
     without_media,
 )
-from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.questions.anthropic import ASKING
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_user_text

@@ -1,16 +1,11 @@
-"""What every API module provides, and the small steps that their readers share."""
+"""What every API module provides, and what several of them provide alike."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Protocol
-
-import msgspec
 
 from mitmcontext.values import (
     MEDIA,
@@ -27,18 +22,11 @@ from mitmcontext.values import (
 )
 from mitmcontext.wire import spans
 from mitmcontext.wire.asking import Asking
+from mitmcontext.wire.digests import MARKER, digest
+from mitmcontext.wire.places import Elements, is_null, is_object, is_string, quoted, text_of
 
-MARKER: Final = "cache_control"
 _PROJECT: Final = re.compile(r"/projects/([\w.:-]{1,100})/locations/")
-_LARGEST_NUMBER: Final = 10**12
-_BASE64: Final = re.compile(rb'"[A-Za-z0-9+/=]{2000,}"')
-_BRACKET: Final = ord("[")
-_LENGTH: Final = struct.Struct(">Q").pack
 _HOUR: Final = (b'"ttl":"1h"', b'"ttl": "1h"')
-
-
-Elements = Callable[[bytes, Span], list[Span]]
-"""(Text, span of an array) to the spans of its elements."""
 
 
 class Read(Protocol):
@@ -145,116 +133,6 @@ def asks_for_an_hour(body: bytes, start: int, end: int) -> bool:
     return any(body.find(sign, start, end) >= 0 for sign in _HOUR)
 
 
-def outer(text: bytes) -> Span:
-    """The span of a body's only value, without the space around it.
-
-    Raises:
-        Unreadable: the body is empty.
-    """
-    stripped = text.strip(b" \t\r\n")
-    if not stripped:
-        raise Unreadable("the body is empty")
-    start = text.index(stripped[:1])
-    return Span(start, start + len(stripped))
-
-
-def text_of(raw: bytes, span: Span) -> str:
-    """The string at `span`.
-
-    Raises:
-        Unreadable: something else stands there.
-    """
-    found = spans.string(raw, span)
-    if found is None:
-        raise Unreadable("a value is no string where one must be")
-    return found
-
-
-def optional_text(raw: bytes, span: Span | None) -> str:
-    """The string at `span`; "" where there is none, or null.
-
-    Raises:
-        Unreadable: something else stands there.
-    """
-    return "" if span is None or is_null(raw, span) else text_of(raw, span)
-
-
-def messages_in(elements: Elements, text: bytes, array: Span) -> tuple[Span, ...]:
-    """The spans of a request's messages.
-
-    Raises:
-        Unreadable: there are none, or one of them is no object.
-    """
-    found = tuple(elements(text, array))
-    if not found or not all(is_object(text, span) for span in found):
-        raise Unreadable("messages are not objects")
-    return found
-
-
-def is_true(text: bytes, span: Span | None) -> bool:
-    """Whether `true` stands at `span`."""
-    return span is not None and text[slice(*span)] == b"true"
-
-
-def without_media(text: bytes, span: Span) -> str:
-    """What an item that we do not know counts as: its JSON, base64 data left out."""
-    return _BASE64.sub(b'""', text[slice(*span)]).decode()
-
-
-def nested(text: bytes, fields: Mapping[str, Span], *keys: str) -> Span | None:
-    """The value behind some keys, each inside the one before; None where something else stands.
-
-    For what only adds to an estimate: nothing is refused for it.
-    """
-    found = fields.get(keys[0])
-    for key in keys[1:]:
-        if found is None or not is_object(text, found):
-            return None
-        try:
-            found = dict(spans.members(text, found)).get(key)
-        except Unreadable:
-            return None
-    return None if found is None or is_null(text, found) else found
-
-
-def number_of(raw: bytes, span: Span | None) -> int | None:
-    """The whole number at `span`, or None where there is none."""
-    found = spans.value(raw, span) if span else None
-    whole = isinstance(found, int) and not isinstance(found, bool)
-    return found if isinstance(found, int) and whole and abs(found) <= _LARGEST_NUMBER else None
-
-
-def is_object(raw: bytes, span: Span) -> bool:
-    """Whether a JSON object stands at `span`."""
-    return raw[span.start : span.start + 1] == b"{"
-
-
-def is_array(raw: bytes, span: Span) -> bool:
-    """Whether a JSON array stands at `span`."""
-    return raw[span.start : span.start + 1] == b"["
-
-
-def is_string(raw: bytes, span: Span) -> bool:
-    """Whether a JSON string stands at `span`."""
-    return raw[span.start : span.start + 1] == b'"'
-
-
-def is_null(raw: bytes, span: Span) -> bool:
-    """Whether null stands at `span`."""
-    return raw[span.start : span.end] == b"null"
-
-
-def quoted(text: str) -> bytes:
-    """The text as a JSON string."""
-    return msgspec.json.encode(text)
-
-
-def digest(pieces: Iterable[bytes]) -> bytes:
-    """SHA-256 over length-prefixed pieces, so that no two different lists look alike."""
-    framed = [part for piece in pieces for part in (_LENGTH(len(piece)), piece)]
-    return hashlib.sha256(b"".join(framed)).digest()
-
-
 def model_as_read(headers: Mapping[str, str], request: Request) -> str:
     """The model as the request names it."""
     return request.model
@@ -280,97 +158,6 @@ def typed_block(block: bytes, text: str, name: bytes = b"text") -> bytes:
     marker = dict(spans.members(block, Span(0, len(block)))).get(MARKER)
     kept = b',"cache_control":' + block[slice(*marker)] if marker else b""
     return b'{"type":"' + name + b'","text":' + quoted(text) + kept + b"}"
-
-
-def block_digest(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> bytes:
-    """The digest of one content block, without its cache marker (and without nested ones).
-
-    Args:
-        text: `raw` made readable, to find things in.
-        raw: the bytes that count.
-        fields: the block's fields.
-    """
-    framed: list[bytes] = []
-    for key in sorted(fields):
-        if key != MARKER:
-            start, end = fields[key]
-            if key == "content" and raw[start] == _BRACKET:
-                said = content_digest(text, raw, fields[key])
-            else:
-                said = raw[start:end]
-            framed += (_framed(key), _LENGTH(len(said)), said)
-    # As `digest` does, of keys and values.
-    return hashlib.sha256(b"".join(framed)).digest()
-
-
-@lru_cache(maxsize=256)
-def _framed(key: str) -> bytes:
-    named = key.encode()
-    return _LENGTH(len(named)) + named
-
-
-def content_digest(text: bytes, raw: bytes, span: Span) -> bytes:
-    """The digest of a list of blocks; that of a single text block equals the bare string's."""
-    blocks = [spans.unique(text, block) for block in spans.elements(text, span)]
-    if len(blocks) == 1 and set(blocks[0]) - {MARKER} == {"type", "text"}:
-        (block,) = blocks
-        if raw[slice(*block["type"])] == b'"text"' and is_string(raw, block["text"]):
-            return raw[slice(*block["text"])]
-    return digest(block_digest(text, raw, fields) for fields in blocks)
-
-
-def message_digest(role: str, parts: Iterable[Part], rest: Iterable[bytes] = ()) -> bytes:
-    """The digest of a message: its role, its parts in order, and what else belongs to it."""
-    return digest([role.encode(), *[part.digest for part in parts], b"", *rest])
-
-
-def others(raw: bytes, fields: Mapping[str, Span], read: Collection[str]) -> list[bytes]:
-    """What else than the keys `read` stands in an object, for the digest of a message."""
-    return [
-        piece
-        for key in sorted(fields)
-        if key not in read
-        for piece in (key.encode(), raw[slice(*fields[key])])
-    ]
-
-
-def called(text: bytes, span: Span) -> tuple[str, str]:
-    """The name of a called function, and the name with its arguments as one text.
-
-    Raises:
-        Unreadable: no object, or a name that is no string.
-    """
-    fields = spans.unique(text, span)
-    name = optional_text(text, fields.get("name"))
-    given = fields.get("arguments") or fields.get("input")
-    if given is not None and not is_string(text, given) and not is_null(text, given):
-        return name, f"{name} {text[slice(*given)].decode()}"
-    return name, f"{name} {optional_text(text, given)}"
-
-
-def listed_calls(text: bytes, raw: bytes, listed: Span | None) -> list[Part]:
-    """The calls in a message's `tool_calls`, each with an id; none where no list stands there.
-
-    Raises:
-        Unreadable: a call that is none.
-    """
-    found = []
-    if listed is not None and is_array(text, listed):
-        for span in spans.elements(text, listed):
-            call = spans.unique(text, span)
-            if "id" not in call:
-                raise Unreadable("a tool call without id")
-            body = call.get("function") or call.get("custom")
-            name, said = called(text, body) if body else ("", "")
-            own = block_digest(text, raw, call)
-            call_id = text_of(text, call["id"])
-            found.append(Part(Kind.CALL, said, span, call_id=call_id, name=name, digest=own))
-    return found
-
-
-def string_digest(raw: bytes, span: Span) -> bytes:
-    """The digest of a bare string: that of the text block which says the same."""
-    return digest([b"text", raw[slice(*span)], b"type", b'"text"'])
 
 
 def system_texts(request: Request) -> list[tuple[bytes, str]]:

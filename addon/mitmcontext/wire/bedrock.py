@@ -29,26 +29,22 @@ from mitmcontext.values import (
     Usage,
 )
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    Api,
+from mitmcontext.wire.api import Api, model_as_read, untyped_block
+from mitmcontext.wire.digests import block_digest, message_digest, others
+from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.places import (
     Elements,
-    block_digest,
     is_array,
     is_null,
     is_string,
-    message_digest,
     messages_in,
-    model_as_read,
     nested,
     number_of,
-    others,
     outer,
     quoted,
     text_of,
-    untyped_block,
     without_media,
 )
-from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.questions.bedrock import ASKING
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text

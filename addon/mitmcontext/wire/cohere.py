@@ -20,31 +20,25 @@ from mitmcontext.values import (
     Usage,
 )
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    Api,
+from mitmcontext.wire.api import Api, model_as_read, typed_block, users_text
+from mitmcontext.wire.calls import listed_calls
+from mitmcontext.wire.digests import block_digest, message_digest, others, string_digest
+from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.places import (
     Elements,
-    block_digest,
     is_array,
     is_null,
     is_object,
     is_string,
     is_true,
-    listed_calls,
-    message_digest,
     messages_in,
-    model_as_read,
     number_of,
     optional_text,
-    others,
     outer,
     quoted,
-    string_digest,
     text_of,
-    typed_block,
-    users_text,
     without_media,
 )
-from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.questions.openai_chat import COHERE
 from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text

@@ -33,30 +33,24 @@ from mitmcontext.values import (
     Usage,
 )
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    Api,
+from mitmcontext.wire.api import Api, model_as_read, untyped_block, vertex_project
+from mitmcontext.wire.digests import block_digest, digest, message_digest, others
+from mitmcontext.wire.pictures import picture
+from mitmcontext.wire.places import (
     Elements,
-    block_digest,
-    digest,
     is_array,
     is_null,
     is_object,
     is_string,
     is_true,
-    message_digest,
     messages_in,
-    model_as_read,
     number_of,
     optional_text,
-    others,
     outer,
     quoted,
     text_of,
-    untyped_block,
-    vertex_project,
     without_media,
 )
-from mitmcontext.wire.pictures import picture
 from mitmcontext.wire.questions.gemini import ASKING
 from mitmcontext.wire.side import standing_by_prompt
 from mitmcontext.wire.typed import kind_of_text

@@ -26,29 +26,22 @@ from mitmcontext.values import (
     Usage,
 )
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    Api,
+from mitmcontext.wire.api import Api, as_string, model_as_read, users_text
+from mitmcontext.wire.calls import called
+from mitmcontext.wire.digests import block_digest, digest, message_digest, others, string_digest
+from mitmcontext.wire.pictures import picture
+from mitmcontext.wire.places import (
     Elements,
-    as_string,
-    block_digest,
-    called,
-    digest,
     is_array,
     is_null,
     is_object,
     is_string,
-    message_digest,
     messages_in,
-    model_as_read,
     number_of,
     optional_text,
-    others,
     outer,
-    string_digest,
     text_of,
-    users_text,
 )
-from mitmcontext.wire.pictures import picture
 from mitmcontext.wire.questions.ollama import ASKING
 from mitmcontext.wire.side import standing_of_chat
 from mitmcontext.wire.typed import kind_of_text, kind_of_user_text

@@ -14,21 +14,19 @@ import msgspec
 
 from mitmcontext.values import Request, Span, Standing, Unreadable
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    Api,
+from mitmcontext.wire.api import Api, model_as_read, typed_block
+from mitmcontext.wire.places import (
     Elements,
     is_array,
     is_null,
     is_string,
     is_true,
     messages_in,
-    model_as_read,
     nested,
     number_of,
     outer,
     quoted,
     text_of,
-    typed_block,
 )
 from mitmcontext.wire.questions.openai_responses import ASKING
 from mitmcontext.wire.responses_answers import refuses_length, refuses_shape, usage_of

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mitmcontext.values import Picture, Span
-from mitmcontext.wire.api import nested
+from mitmcontext.wire.places import nested
 
 _PLAIN: Final = 64  # characters of base64: enough for PNG, GIF and WebP
 _JPEG: Final = 512 << 10  # ... for a JPEG with previews and colour profiles before its frame

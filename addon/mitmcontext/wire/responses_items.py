@@ -13,15 +13,8 @@ from typing import Final
 
 from mitmcontext.values import Kind, Message, Part, Span, Unreadable
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    MARKER,
-    digest,
-    is_string,
-    message_digest,
-    optional_text,
-    outer,
-    without_media,
-)
+from mitmcontext.wire.digests import MARKER, digest, message_digest
+from mitmcontext.wire.places import is_string, optional_text, outer, without_media
 from mitmcontext.wire.responses_parts import (
     NOTED,
     Fields,

@@ -11,19 +11,17 @@ from typing import Final
 
 from mitmcontext.values import Kind, Part, Span, Unreadable
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import (
-    MARKER,
-    digest,
+from mitmcontext.wire.digests import MARKER, digest, string_digest
+from mitmcontext.wire.pictures import picture_behind
+from mitmcontext.wire.places import (
     is_array,
     is_null,
     is_object,
     is_string,
     optional_text,
-    string_digest,
     text_of,
     without_media,
 )
-from mitmcontext.wire.pictures import picture_behind
 from mitmcontext.wire.typed import kind_of_user_text
 
 Fields = Mapping[str, Span]

@@ -19,7 +19,7 @@ import msgspec
 
 from mitmcontext.values import Edit, Span, Unreadable, Usage
 from mitmcontext.wire import spans
-from mitmcontext.wire.api import is_array, is_null, is_string, optional_text, outer
+from mitmcontext.wire.places import is_array, is_null, is_string, optional_text, outer
 from mitmcontext.wire.responses_answers import items_added, usage_of
 
 Event = Mapping[str, Any]
