@@ -1,40 +1,22 @@
-"""What Amazon Bedrock refuses (Converse and InvokeModel), and Vertex of Anthropic's bodies.
-
-Converse has rules and words of its own; the bodies of InvokeModel and `rawPredict` are judged as
-Anthropic judges them. A request that is signed (SigV4) is refused if a byte of its body is another
-than the one that was signed.
-"""
+"""What Converse refuses, in which words, and what of a request counts."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
-import json
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
-from . import answers, rules_anthropic
-from .answers import Json, Reply, Usage, cut, line
-from .counting import Model, count
-from .http1 import Wire
-from .refusal import Refusal, names
-from .speaking import Said, Speaking
+from loopback.answers import Json
+from loopback.counting import Model, count
+from loopback.http1 import Wire
+from loopback.refusal import Refusal, names
+from loopback.rules_bedrock.signing import MISMATCH, is_forged
 
-EVENT_STREAM = "application/vnd.amazon.eventstream"
 MOST_MARKERS = 4
-_CONVERSE = re.compile(r"/model/(.+)/converse(-stream)?\Z")
-_INVOKE = re.compile(r"/model/(.+)/invoke(-with-response-stream)?\Z")
-_VERTEX = re.compile(r"/publishers/anthropic/models/([^/]+):(?:rawPredict|streamRawPredict)\Z")
-_MISMATCH = (
-    "The request signature we calculated does not match the signature you provided. Check your AWS"
-    " Secret Access Key and signing method. Consult the service documentation for details."
-)
 _TOP = names(
     "additionalModelRequestFields additionalModelResponseFieldPaths guardrailConfig inferenceConfig"
     " messages outputConfig performanceConfig promptVariables requestMetadata serviceTier system"
@@ -63,33 +45,6 @@ class Memory:
         signature = base64.b64encode(digest).decode()
         self.text_under[signature] = text
         return signature
-
-
-def signed(body: bytes, who: str = "AKIDLOOPBACK") -> str:
-    """The `authorization` of somebody who signs a body. Its form is SigV4's, its sum is simple."""
-    return (
-        f"AWS4-HMAC-SHA256 Credential={who}/20261122/us-east-1/bedrock/aws4_request,"
-        f" SignedHeaders=host;x-amz-date, Signature={_signature(body)}"
-    )
-
-
-def _signature(body: bytes) -> str:
-    return hmac.new(b"secret", body, hashlib.sha256).hexdigest()
-
-
-def _is_forged(wire: Wire | None) -> bool:
-    said = wire.header("authorization") if wire else ""
-    return wire is not None and said.startswith("AWS4-") and _signature(wire.body) not in said
-
-
-def model_of(path: re.Pattern[str], wire: Wire) -> str:
-    """The model that a path names, without region and vendor where it is one of Anthropic's."""
-    found = path.search(wire.path)
-    name = unquote(found[1]) if found else ""
-    return name[name.find("claude") :] if "claude" in name else name
-
-
-# Converse: what is counted, and what JSON is taken at all.
 
 
 def history(body: Json) -> list[Json]:
@@ -332,8 +287,8 @@ RULES: tuple[Rule, ...] = (
 
 def check(body: Any, memory: Memory, wire: Wire | None, model: Model) -> Refusal | None:
     """Say how Converse refuses this request, or None if it takes it."""
-    if _is_forged(wire):
-        return Refusal(_MISMATCH, 403)
+    if is_forged(wire):
+        return Refusal(MISMATCH, 403)
     if not isinstance(body, dict):
         return Refusal("Malformed input request, please reformat your input and try again.")
     view = View(body, memory)
@@ -347,189 +302,3 @@ def check(body: Any, memory: Memory, wire: Wire | None, model: Model) -> Refusal
             too_long=True,
         )
     return None
-
-
-def say(refusal: Refusal, number: int) -> Json:
-    """The refusal as Bedrock's JSON."""
-    return {"message": refusal.message}
-
-
-# What Converse answers.
-
-
-def answer(wire: Wire, body: Json, number: int, reply: Reply, usage: Usage, memory: Memory) -> Said:
-    """One JSON value, or the messages of an event stream."""
-    content = _content(number, reply, memory)
-    stop = "tool_use" if reply.calls else "end_turn"
-    ending = {"usage": _usage(usage), "metrics": {"latencyMs": 12}}
-    if wire.path.endswith("-stream"):
-        return Said(
-            pieces=_events(content, reply, stop, ending),
-            content_type=EVENT_STREAM,
-        )
-    message = {"role": "assistant", "content": content}
-    return Said({"output": {"message": message}, "stopReason": stop, **ending})
-
-
-def _usage(usage: Usage) -> Json:
-    return {
-        "inputTokens": usage.fresh,
-        "outputTokens": usage.output,
-        "totalTokens": usage.total_input + usage.output,
-        "cacheReadInputTokens": usage.read,
-        "cacheWriteInputTokens": usage.written,
-    }
-
-
-def _content(number: int, reply: Reply, memory: Memory) -> list[Json]:
-    found: list[Json] = []
-    if reply.thinking:
-        thought = {"text": reply.thinking, "signature": memory.sign(reply.thinking)}
-        found.append({"reasoningContent": {"reasoningText": thought}})
-    if reply.text:
-        found.append({"text": reply.text})
-    for place, call in enumerate(reply.calls):
-        id_ = call.id or f"tooluse_{number:06d}{place:02d}"
-        use = {"toolUseId": id_, "name": call.name, "input": call.arguments}
-        found.append({"toolUse": use})
-    return found
-
-
-def _events(content: list[Json], reply: Reply, stop: str, ending: Json) -> Iterator[bytes]:
-    yield event("messageStart", {"role": "assistant"})
-    for index, block in enumerate(content):
-        if "toolUse" in block:
-            use = {key: block["toolUse"][key] for key in ("toolUseId", "name")}
-            start = {"contentBlockIndex": index, "start": {"toolUse": use}}
-            yield event("contentBlockStart", start)
-        for delta in _deltas(block, reply.pieces):
-            yield event("contentBlockDelta", {"contentBlockIndex": index, "delta": delta})
-        yield event("contentBlockStop", {"contentBlockIndex": index})
-    yield event("messageStop", {"stopReason": stop})
-    yield event("metadata", ending)
-
-
-def _deltas(block: Json, pieces: int) -> Iterator[Json]:
-    if "text" in block:
-        yield from ({"text": piece} for piece in cut(block["text"], pieces))
-    elif "toolUse" in block:
-        given = json.dumps(block["toolUse"]["input"])
-        yield from ({"toolUse": {"input": piece}} for piece in cut(given, pieces))
-    else:
-        thought = block["reasoningContent"]["reasoningText"]
-        for piece in cut(thought["text"], pieces):
-            yield {"reasoningContent": {"text": piece}}
-        yield {"reasoningContent": {"signature": thought["signature"]}}
-
-
-def event(kind: str, value: Json) -> bytes:
-    """One message of an AWS event stream; `p` is padding, as Bedrock has it."""
-    payload = line({**value, "p": "abcdefghij"[: len(kind) % 10 + 1]})
-    said = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
-    headers = b"".join(_header(*pair) for pair in said.items())
-    data = payload.encode("utf-8", "surrogatepass")
-    prelude = struct.pack(">II", 16 + len(headers) + len(data), len(headers))
-    begun = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + data
-    return begun + struct.pack(">I", zlib.crc32(begun))
-
-
-def _header(name: str, value: str) -> bytes:
-    said = value.encode()
-    return bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(said)) + said
-
-
-# Anthropic's bodies under other paths.
-
-
-def check_invoke(
-    body: Any, memory: rules_anthropic.Memory, wire: Wire | None, model: Model
-) -> Refusal | None:
-    """Say how InvokeModel or `rawPredict` refuses this request, or None if it takes it."""
-    if _is_forged(wire):
-        return Refusal(_MISMATCH, 403)
-    if not isinstance(body, dict) or not isinstance(body.get("anthropic_version"), str):
-        return Refusal(
-            "Malformed input request: #: required key [anthropic_version] not found, please"
-            " reformat your input and try again."
-        )
-    streams = wire is not None and _VERTEX.search(wire.path) is not None
-    for key in ("model",) if streams else ("model", "stream"):
-        if key in body:
-            return Refusal(f"{key}: {rules_anthropic.EXTRA}")
-    rest = {key: value for key, value in body.items() if not key.startswith("anthropic_")}
-    betas = body.get("anthropic_beta")
-    betas = betas if isinstance(betas, list) else []
-    return rules_anthropic.check(
-        {**rest, "model": "claude"},
-        memory,
-        betas=frozenset(b for b in betas if isinstance(b, str)),
-        model=model,
-    )
-
-
-def head_of_invoke(body: Json) -> Json:
-    """What counts before the messages."""
-    return {"system": body.get("system") or "", "tools": body.get("tools") or []}
-
-
-def answer_invoke(
-    wire: Wire,
-    body: Json,
-    number: int,
-    reply: Reply,
-    usage: Usage,
-    memory: rules_anthropic.Memory,
-) -> Said:
-    """Anthropic's answer: plain, as Bedrock wraps its events, or as Vertex hands them on."""
-    content = answers.anthropic_content(
-        reply, number, memory.sign(reply.thinking) if reply.thinking else ""
-    )
-    name = model_of(_INVOKE, wire) or model_of(_VERTEX, wire)
-    if _VERTEX.search(wire.path) and body.get("stream"):
-        return Said(pieces=answers.anthropic_events(name, number, content, reply, usage))
-    if wire.path.endswith("-stream"):
-        events = answers.anthropic_events(name, number, content, reply, usage)
-        return Said(pieces=map(_wrapped, events), content_type=EVENT_STREAM)
-    return Said(answers.anthropic_message(name, number, content, reply, usage))
-
-
-def _wrapped(said: bytes) -> bytes:
-    data = said.split(b"data: ", 1)[1].strip()
-    return event("chunk", {"bytes": base64.b64encode(data).decode()})
-
-
-CONVERSE = Speaking(
-    name="bedrock.converse",
-    recognises=lambda wire: _CONVERSE.search(wire.path) is not None,
-    model=lambda wire, body: model_of(_CONVERSE, wire),
-    history=history,
-    head=head,
-    memory=Memory,
-    check=check,
-    say=say,
-    answer=answer,
-)
-
-INVOKE = Speaking(
-    name="bedrock.invoke",
-    recognises=lambda wire: _INVOKE.search(wire.path) is not None,
-    model=lambda wire, body: model_of(_INVOKE, wire),
-    history=lambda body: list(body["messages"]),
-    head=head_of_invoke,
-    memory=rules_anthropic.Memory,
-    check=check_invoke,
-    say=say,
-    answer=answer_invoke,
-)
-
-VERTEX = Speaking(
-    name="vertex.anthropic",
-    recognises=lambda wire: _VERTEX.search(wire.path) is not None,
-    model=lambda wire, body: model_of(_VERTEX, wire),
-    history=lambda body: list(body["messages"]),
-    head=head_of_invoke,
-    memory=rules_anthropic.Memory,
-    check=check_invoke,
-    say=lambda refusal, number: rules_anthropic.say(refusal, f"req_vrtx_{number:08d}"),
-    answer=answer_invoke,
-)
