@@ -20,7 +20,7 @@ from mitmcontext import pipeline
 from mitmcontext.births import Births
 from mitmcontext.condense.assess import Thresholds
 from mitmcontext.condense.birth import without_escapes
-from mitmcontext.condense.ledger import Entry
+from mitmcontext.condense.entries import Entry
 from mitmcontext.pipeline import Laid, Step
 from mitmcontext.recollect import Recollections
 from mitmcontext.tokens.families import family_of

@@ -30,8 +30,9 @@ from loopback.prefix import extends, fingerprints, first_difference
 from loopback.rules_anthropic import count_markers
 from mitmcontext import pipeline
 from mitmcontext.condense.assess import may_not_fit
+from mitmcontext.condense.entries import Found
 from mitmcontext.condense.invariants import broken
-from mitmcontext.condense.ledger import Found, Ledger
+from mitmcontext.condense.ledger import Ledger
 from mitmcontext.condense.texts import OPENING
 from mitmcontext.condense.units import last_typed
 from mitmcontext.known import Known

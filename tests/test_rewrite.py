@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conversations import Talk, laws, talks
 
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.rewrite import rewritten, sources
 from mitmcontext.values import Broken
 from mitmcontext.wire.anthropic import MESSAGES

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from cachetools import LRUCache
 
 from mitmcontext.condense.birth import Call, at_birth
-from mitmcontext.condense.ledger import FrozenEdit
+from mitmcontext.condense.entries import FrozenEdit
 from mitmcontext.known import Fact, Known
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Edit, Kind, Message, Part, Request, Span

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from cachetools import LRUCache
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-from mitmcontext.condense.ledger import Found
+from mitmcontext.condense.entries import Found
 from mitmcontext.known import Fact
 from mitmcontext.values import Request, Span, Unreadable
 from mitmcontext.wire import spans

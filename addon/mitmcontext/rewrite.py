@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.values import Broken, Edit, Message, Part, Request, Span
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import Api, message_of

@@ -9,7 +9,7 @@ from functools import partial
 
 from lib.progress import Progress
 from mitmcontext.condense.conversation import Conversation, Room
-from mitmcontext.condense.ledger import FrozenEdit
+from mitmcontext.condense.entries import FrozenEdit
 from mitmcontext.condense.truncate import smart_truncation
 from mitmcontext.known import Known
 from mitmcontext.rewrite import rewritten

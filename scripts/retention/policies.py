@@ -11,7 +11,8 @@ from mitmcontext import pipeline
 from mitmcontext.births import Births
 from mitmcontext.condense.assess import Thresholds
 from mitmcontext.condense.cost import Cache
-from mitmcontext.condense.ledger import Found, Ledger
+from mitmcontext.condense.entries import Found
+from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.models.prices import prices_of
 from mitmcontext.models.windows import Window

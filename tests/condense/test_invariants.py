@@ -10,8 +10,8 @@ from hypothesis import given
 from tests.conversations import Talk, laws, talks, thinking
 
 from mitmcontext.condense import texts
+from mitmcontext.condense.entries import WHOLE
 from mitmcontext.condense.invariants import broken
-from mitmcontext.condense.ledger import WHOLE
 from mitmcontext.values import Message
 from mitmcontext.wire.anthropic import MESSAGES
 

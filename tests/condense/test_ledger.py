@@ -13,18 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmcontext.condense import ledger as this_load
-from mitmcontext.condense.ledger import (
-    PROVISIONAL,
-    WHOLE,
-    Entry,
-    Found,
-    FrozenEdit,
-    Ledger,
-    are_same,
-    chain,
-    home,
-    is_same,
-)
+from mitmcontext.condense.entries import WHOLE, Entry, Found, FrozenEdit, are_same, home, is_same
+from mitmcontext.condense.ledger import PROVISIONAL, Ledger, chain
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.stores.tiers import Tiers
 

@@ -13,7 +13,7 @@ from tests.conversations import Talk, laws, long_talk, talks, text_block
 from tests.wire.test_media import CASES, DATA, SHOWN, png
 
 from mitmcontext.condense.conversation import Conversation, Room
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.media import described
 from mitmcontext.condense.truncate import smart_truncation
 from mitmcontext.condense.units import kept

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.condense.test_media import conversation, cut, total
 from tests.conversations import Talk, laws, long_talk, memory_of, talks, text_block, thinking
 
+from mitmcontext.condense.entries import WHOLE, Entry, FrozenEdit, home
 from mitmcontext.condense.invariants import thinking_stays_with_its_calls
-from mitmcontext.condense.ledger import WHOLE, Entry, FrozenEdit, home
 from mitmcontext.condense.thinking import turn_started
 from mitmcontext.condense.units import kept
 from mitmcontext.rewrite import rewritten

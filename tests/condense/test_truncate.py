@@ -13,7 +13,7 @@ from tests.conversations import Talk, laws, long_talk, talks, text_block, words
 
 from mitmcontext.condense import texts
 from mitmcontext.condense.conversation import Conversation, Room
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.truncate import smart_truncation
 from mitmcontext.condense.units import has_typed, kept
 from mitmcontext.values import Kind, Message

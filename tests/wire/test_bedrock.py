@@ -15,8 +15,8 @@ from tests.wire.reading import read_as, stub_changes_its_part
 
 from loopback import rules_bedrock
 from loopback.counting import model_named
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.invariants import broken
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
 from mitmcontext.rewrite import rewritten, sources
 from mitmcontext.values import Kind, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import api_for

@@ -23,7 +23,7 @@ from loopback import (
     rules_responses,
 )
 from loopback.counting import model_named
-from mitmcontext.condense.ledger import FrozenEdit
+from mitmcontext.condense.entries import FrozenEdit
 from mitmcontext.rewrite import rewritten
 from mitmcontext.values import MEDIA, Medium
 from mitmcontext.wire import APIS, anthropic, bedrock, cohere, gemini, openai_chat

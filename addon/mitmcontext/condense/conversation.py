@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.values import MEDIA, Kind, Medium, Message, Part, Span
 
 

@@ -15,7 +15,7 @@ from mitmcontext.condense.conversation import (
     stubs_of,
     with_texts,
 )
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.media import OldMedia
 from mitmcontext.condense.results import OldResults
 from mitmcontext.condense.runs import parting, runs_of

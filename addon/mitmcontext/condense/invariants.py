@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Final
 
-from mitmcontext.condense.ledger import WHOLE
+from mitmcontext.condense.entries import WHOLE
 from mitmcontext.condense.units import KEPT_RESULTS, last_typed, unpaired
 from mitmcontext.values import Kind, Message, Place
 

@@ -16,15 +16,11 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
-import msgspec
-import zstandard
 from cachetools import LRUCache
 
-WHOLE: Final = -1
-"""The part index of an edit that stands for a whole message."""
+from mitmcontext.condense.entries import Entry, Found, decoded, home, is_same, is_same_entry, packed
 
 PROVISIONAL: Final = 900.0
 """Seconds that an entry lives until the provider has taken a request with it; answers may take
@@ -39,54 +35,6 @@ _LATEST: Final = 16
 _NEW: Final = 9
 # Steps that edit nothing deeper than the one before are rare: so many may share a link.
 _PLACES: Final = 16
-
-
-class FrozenEdit(msgspec.Struct, frozen=True, array_like=True):
-    """What became of one part (or, with WHOLE, of one message), by its place and its content.
-
-    `text` takes its place: as the part's text, or as a user's message. None drops the message or
-    removes the part.
-    Cache markers are never part of it: they come from the request at hand.
-    """
-
-    message: int
-    part: int
-    digest: bytes
-    text: str | None
-
-
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """All frozen edits of a conversation up to a link, and what the step that made them did.
-
-    `before` and `after` are the request's estimated tokens; `level` is why the step was taken.
-    `earlier` are the links of the entries that this one went on from. Where `born` is set, results
-    behind the message with this index are reduced before they are first sent; an entry may be there
-    for that alone, without a step. `since` is the message that has to follow for the edits to hold:
-    what they remove was part of a turn that it ended.
-    """
-
-    edits: tuple[FrozenEdit, ...]
-    step: int
-    before: int
-    after: int
-    level: str
-    earlier: tuple[bytes, ...] = ()
-    born: int | None = None
-    since: int = 0
-
-
-class Found(msgspec.Struct, frozen=True):
-    """An entry and the index of the message whose link it was found at."""
-
-    at: int
-    entry: Entry
-
-
-_ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(Entry)
-# An entry is mostly text, and holds what the ones before it held. What it may unpack to is bounded
-# by the largest body there may be.
-_LARGEST: Final = 256 << 20
 
 
 def chain(seed: bytes, digests: Sequence[bytes]) -> list[bytes]:
@@ -250,14 +198,14 @@ class Ledger:
             place = self._place(links[at]) if base is not None and base.at == at else 0
             for earlier in entry.earlier:
                 self._later[earlier] = self._later.get(earlier, set()) | {links[at]}
-            key, value = _key(links[at], place), _packed(entry)
+            key, value = _key(links[at], place), packed(entry)
             kept = self._far.add(key, value, self._provisional) if self._far else None
             if kept is None:
                 kept = self._near.add(key, value, self._provisional) or value
             else:
                 self._near.set(key, kept, self._provisional)
             self._wrote()
-            return Found(at, entry if kept == value else _decoded(kept))
+            return Found(at, entry if kept == value else decoded(kept))
 
     def confirm(self, links: Sequence[bytes], found: Found) -> bool:
         """The provider took a request with this entry: it lives on. Whether that is certain.
@@ -288,7 +236,7 @@ class Ledger:
             place = self._place(links[found.at]) - 1
             key = _key(links[found.at], place)
             held = self._near.get_many([key]).get(key)
-            if held is not None and _is_same(_decoded(held), found.entry):
+            if held is not None and is_same_entry(decoded(held), found.entry):
                 self._delete([key])
 
     def forget(self, link: bytes) -> tuple[int, bool]:
@@ -299,7 +247,7 @@ class Ledger:
         """
         self._fetch([link])
         held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
-        links = {link, *(at for kept in held.values() for at in _decoded(kept).earlier)}
+        links = {link, *(at for kept in held.values() for at in decoded(kept).earlier)}
         links |= {later for at in links for later in self._later.get(at, ())}
         everywhere = self._delete([_key(at, place) for at in links for place in range(_PLACES)])
         with self._asking:
@@ -406,50 +354,12 @@ class Ledger:
             if not later:
                 break
             held = later[_key(link, place)]
-        return _decoded(held)
+        return decoded(held)
 
     def _place(self, link: bytes) -> int:
         """The first free place of a link; `_PLACES` where there is none."""
         held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
         return next((p for p in range(_PLACES) if _key(link, p) not in held), _PLACES)
-
-
-@lru_cache(maxsize=64)
-def _decoded(kept: bytes) -> Entry:
-    """The entry; the same object for the same bytes, while they are in use."""
-    return _DECODER.decode(zstandard.ZstdDecompressor().decompress(kept, max_output_size=_LARGEST))
-
-
-def _packed(entry: Entry) -> bytes:
-    """As it is kept; equal for equal entries."""
-    return zstandard.ZstdCompressor().compress(_ENCODER.encode(entry))
-
-
-def is_same(one: Found, other: Found) -> bool:
-    """Whether two look-ups found the same, also where one was before a live reload.
-
-    A reload makes new classes, and values of two classes are never equal.
-    """
-    return one.at == other.at and _is_same(one.entry, other.entry)
-
-
-def are_same(some: Sequence[FrozenEdit], others: Sequence[FrozenEdit]) -> bool:
-    """The same of edits."""
-    return _ENCODER.encode(some) == _ENCODER.encode(others)
-
-
-def _is_same(one: Entry, other: Entry) -> bool:
-    return one is other or _ENCODER.encode(one) == _ENCODER.encode(other)
-
-
-def home(entry: Entry, base: Found | None) -> int:
-    """The index of the message whose link an entry belongs to: the last one that it depends on.
-
-    A step that edits nothing deeper than the one before shares that one's link. Where results are
-    reduced at birth, it is none before the message from which on they are.
-    """
-    first = (base.at if base else 0, entry.born or 0, entry.since)
-    return max(*first, *(edit.message for edit in entry.edits))
 
 
 def _key(link: bytes, place: int) -> bytes:

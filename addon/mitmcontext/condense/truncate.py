@@ -27,7 +27,7 @@ from mitmcontext.condense.conversation import (
     with_texts,
 )
 from mitmcontext.condense.draft import Draft, Says
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.thinking import old_thinking
 from mitmcontext.condense.units import Kept, kept
 from mitmcontext.values import Kind

@@ -16,7 +16,7 @@ from mitmcontext.condense.assess import (
     may_not_fit,
 )
 from mitmcontext.condense.conversation import Room
-from mitmcontext.condense.ledger import FrozenEdit
+from mitmcontext.condense.entries import FrozenEdit
 from mitmcontext.known import Known
 from mitmcontext.models.windows import Window
 from mitmcontext.pipeline.reading import Laid, Reading

@@ -7,7 +7,7 @@ from typing import Final
 
 from mitmcontext.births import EXCERPT
 from mitmcontext.condense.conversation import said
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.texts import with_images
 from mitmcontext.known import Known
 from mitmcontext.pipeline.assessing import Assessment

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mitmcontext.births import Births, Born, edits_of
-from mitmcontext.condense.ledger import Entry, Found, FrozenEdit, Ledger, chain
+from mitmcontext.condense.entries import Entry, Found, FrozenEdit
+from mitmcontext.condense.ledger import Ledger, chain
 from mitmcontext.known import Fact, Known, beside_of, tag
 from mitmcontext.recollect import (
     Overlay,

@@ -26,8 +26,8 @@ from mitmcontext.condense.cost import (
     newest_of,
     until_full,
 )
+from mitmcontext.condense.entries import WHOLE, Entry, FrozenEdit, are_same, home
 from mitmcontext.condense.invariants import broken
-from mitmcontext.condense.ledger import WHOLE, Entry, FrozenEdit, are_same, home
 from mitmcontext.condense.summaries.fold import Summary, condensed, standing, together
 from mitmcontext.condense.thinking import turn_started
 from mitmcontext.condense.units import unpaired

@@ -18,7 +18,8 @@ from typing import Final
 from mitmcontext import pipeline
 from mitmcontext.births import Births
 from mitmcontext.condense.assess import calls_for_step
-from mitmcontext.condense.ledger import Found, Ledger, home
+from mitmcontext.condense.entries import Found, home
+from mitmcontext.condense.ledger import Ledger
 from mitmcontext.condense.summaries.fold import Summary
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Assessment, Laid, Market, Step

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from cachetools import LRUCache
 
-from mitmcontext.condense.ledger import Entry
+from mitmcontext.condense.entries import Entry
 
 
 class Break(StrEnum):

@@ -15,7 +15,8 @@ from typing import Final
 
 from mitmcontext import pipeline
 from mitmcontext.births import Births
-from mitmcontext.condense.ledger import Found, Ledger
+from mitmcontext.condense.entries import Found
+from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies, threads

@@ -15,7 +15,8 @@ from typing import Any, Final
 from cachetools import LRUCache, TTLCache
 
 from mitmcontext.births import Births
-from mitmcontext.condense.ledger import Found, Ledger
+from mitmcontext.condense.entries import Found
+from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mitmcontext.condense.conversation import Conversation, Room
-from mitmcontext.condense.ledger import FrozenEdit
+from mitmcontext.condense.entries import FrozenEdit
 from mitmcontext.condense.summaries import plan
 from mitmcontext.condense.summaries.plan import SummaryPlan, Wanted
 from mitmcontext.values import Kind, Message, Part, Span

@@ -19,7 +19,7 @@ from tests.condense.summaries.stories import (
 )
 
 from mitmcontext.condense.conversation import Conversation, Room
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.summaries import note, plan
 from mitmcontext.condense.summaries.fold import Summary, condensed, folds, standing, together
 from mitmcontext.condense.summaries.gate import Rejection

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mitmcontext.condense.conversation import Conversation, Room, said
-from mitmcontext.condense.ledger import WHOLE, FrozenEdit
+from mitmcontext.condense.entries import WHOLE, FrozenEdit
 from mitmcontext.condense.summaries.note import is_summary
 from mitmcontext.condense.truncate import smart_truncation
 from mitmcontext.values import Kind, Medium, Message, Part, Span
