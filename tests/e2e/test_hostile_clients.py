@@ -16,6 +16,7 @@ from typing import Any
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import OPTION, Line, bodies, with_key
 from tests.e2e.test_untouched import MESSAGES, ODD_BODY, body_of, both, history, same
+from tests.e2e.waiting import wait_for
 
 from demo.session import encode
 from loopback.answers import Reply
@@ -33,14 +34,6 @@ HALF_OPEN = int(os.environ.get("MITMCONTEXT_HALF_OPEN", "200"))
 """Requests that are never sent to their end, at once."""
 LONG_ANSWER = 1_500_000
 """So often fourteen bytes: what somebody asks for who then reads a byte now and then."""
-
-
-def settled(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that in time"
-        time.sleep(0.05)
 
 
 def descriptors(proxy: Child) -> int:
@@ -328,7 +321,7 @@ def test_clients_that_go_at_a_random_moment(
         for turn in (24, 25):
             assert line.send(stays, bodies()[turn]).changed
         assert line.complaints() == []
-    settled(lambda: descriptors(proxy) <= before + 10)
+    wait_for(lambda: descriptors(proxy) <= before + 10)
     assert provider.refused == []
     assert stats(proxy)["prefix_breaks_unexplained"] == 0
     assert "Traceback" not in proxy.said()
@@ -364,7 +357,7 @@ def test_half_open_requests_and_slow_readers_keep_nobody_waiting(
             framed = f"{asked}Content-Length: {len(streamed)}\r\n\r\n".encode() + streamed
             reader.socket.sendall(framed)
             readers.append(reader)
-        settled(lambda: sum(one.key.startswith("slow") for one in provider.records) == 4)
+        wait_for(lambda: sum(one.key.startswith("slow") for one in provider.records) == 4)
         provider.default = Reply()
         for _ in range(10):
             for reader in readers:
@@ -373,7 +366,7 @@ def test_half_open_requests_and_slow_readers_keep_nobody_waiting(
         # They are held back rather than held in memory: eighty megabytes are on their way. A bare
         # mitmdump, too, has some 20 KB for each connection.
         assert proxy.memory_bytes() - began < 30 * MEGABYTE + HALF_OPEN * 25_000
-    settled(lambda: descriptors(proxy) <= open_before + 60)
+    wait_for(lambda: descriptors(proxy) <= open_before + 60)
     assert stats(proxy)["failures"] == {}
 
 
@@ -414,4 +407,4 @@ def test_five_hundred_at_once_are_all_served_and_steps_are_shed_before_requests(
     assert found["steps"] >= 1
     assert set(found["failures"]) <= {"no step in time"}
     assert provider.refused == []
-    settled(lambda: descriptors(proxy) <= open_before + 60)
+    wait_for(lambda: descriptors(proxy) <= open_before + 60)

@@ -8,12 +8,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import OPTION, PATH, bodies
+from tests.e2e.waiting import wait_for
 
 from demo.session import encode
 from loopback import loop_watch
@@ -47,15 +47,6 @@ script.ReloadInterval = 0.05
 BROKEN = ("(", "import nothing_of_the_kind", "1 / 0")
 
 
-def _until(
-    condition: Callable[[], bool], seconds: float = 60, told: Callable[[], object] = str
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen in time {told()}"
-        time.sleep(0.05)
-
-
 def test_a_reload_harms_no_request_and_keeps_the_counts(
     provider: Provider,
     start_proxy: StartProxy,
@@ -87,10 +78,10 @@ def test_a_reload_harms_no_request_and_keeps_the_counts(
         talker.start()
     try:
         for number in range(2):
-            _until(lambda: len(answers) >= 3)
+            wait_for(lambda: len(answers) >= 3)
             _reload(addon, tmp_path / f"loaded-{number}", proxy)
             answers.clear()
-            _until(lambda: len(answers) >= 3)
+            wait_for(lambda: len(answers) >= 3)
     finally:
         stop.set()
         for talker in talkers:
@@ -112,7 +103,7 @@ def _reload(addon: Path, sign: Path, proxy: Child) -> None:
     # Two saves within a second would look like one to whoever polls once a second.
     time.sleep(1.1)
     (addon / "context.py").touch()
-    _until(sign.exists)
+    wait_for(sign.exists)
     assert proxy.process.poll() is None
 
 
@@ -127,7 +118,7 @@ def _during_a_reload(
         target=lambda: answers.append(connection.post(PATH, HEADERS, body)), daemon=True
     )
     sender.start()
-    _until(lambda: provider.number > seen)
+    wait_for(lambda: provider.number > seen)
     _reload(tmp_path / "addon", sign, proxy)
     sender.join(20)
     return answers[0]
@@ -240,11 +231,11 @@ def test_reloads_without_end_leave_nothing_behind(
         os.utime(part, (later, later))
         part.rename(script)
         if more:
-            _until(lambda: proxy.said().count("rror in script") > errors)
+            wait_for(lambda: proxy.said().count("rror in script") > errors)
         else:
-            _until(sign.exists)
+            wait_for(sign.exists)
         answered = len(statuses)
-        _until(lambda: not go.is_set() or len(statuses) > answered + 6)
+        wait_for(lambda: not go.is_set() or len(statuses) > answered + 6)
 
     go.set()
     talkers = [threading.Thread(target=talk, args=(who,), daemon=True) for who in range(3)]
@@ -267,7 +258,7 @@ def test_reloads_without_end_leave_nothing_behind(
         # The threads of what was replaced end once their work is done, and what they hold with
         # them. One of each for every reload would be eight at the least.
         allowed = tuple(most + SLACK for most in early)
-        _until(lambda: all(map(operator.le, taken(), allowed)), 20, told=lambda: (early, taken()))
+        wait_for(lambda: all(map(operator.le, taken(), allowed)), 20, told=lambda: (early, taken()))
     finally:
         stop.set()
         go.set()

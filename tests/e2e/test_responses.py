@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import ssl
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import httpx
@@ -14,6 +13,7 @@ import pytest
 from tests.e2e import forms
 from tests.e2e.fixture_types import Connect, Json, StartProxy, Stats
 from tests.e2e.forms import STORIES, Story
+from tests.e2e.waiting import wait_for
 
 from demo.session import encode
 from loopback import codings
@@ -303,14 +303,6 @@ def test_a_bare_string_is_counted(
     found = stats(proxy)
     assert found["steps"] == 0
     assert found["requests"]["recognised"] == len(provider.records)
-
-
-def wait_for(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something holds, on a machine that may be busy."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_refused_shape_goes_out_once_more(

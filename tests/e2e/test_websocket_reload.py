@@ -29,17 +29,10 @@ from tests.e2e.fixture_types import Opened, StartProxy, Stats
 from tests.e2e.test_reload import HASTY
 from tests.e2e.test_websocket import said_in
 from tests.e2e.test_websocket_refused import TIGHT
+from tests.e2e.waiting import wait_for
 
 from loopback.child import Child
 from loopback.provider import Behaviour, Provider, with_windows
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, f"{what} did not come to pass"
-        time.sleep(0.05)
 
 
 def loaded(proxy: Child) -> int:
@@ -58,9 +51,9 @@ def within_a_turn(
     ended: list[object] = []
     client = threading.Thread(target=lambda: ended.append(turn()), daemon=True)
     client.start()
-    until(lambda: len(line.came) > came and len(line.sent) == sent + held_from, "the turn")
+    wait_for(lambda: len(line.came) > came and len(line.sent) == sent + held_from)
     os.utime(script)
-    until(lambda: loaded(proxy) > before, "the reload")
+    wait_for(lambda: loaded(proxy) > before)
     assert ended == []
     free.set()
     client.join(30)

@@ -8,7 +8,6 @@ only change to a request is `commit`, which comes last.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import time
@@ -19,7 +18,7 @@ from mitmproxy import contentviews, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import serve
 
-from mitmcontext.proxy import memory, options, running, view
+from mitmcontext.proxy import garbage, memory, options, running, view
 from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.answers import Answers
 from mitmcontext.proxy.asking import Asker, Asks
@@ -158,11 +157,7 @@ class ContextAddon:
         running.began(self._state.snapshot)
         display = self._state.shown()
         display.start(ctx.master)
-        # A full collection looks at everything there is: 50 ms of the event loop, most of it for
-        # modules that stay as long as the process. What there is now is looked at no more. Old code
-        # that requests in flight still hold over a reload goes with the next one: see `done`.
-        gc.collect()
-        gc.freeze()
+        garbage.set_aside()
         where = f"http://{HOST}/" + (", live at /context of mitmweb" if display.has_page else "")
         _log.info("mitmcontext: %s; figures at %s", self._state.settings.context_mode, where)
 
@@ -381,8 +376,7 @@ class ContextAddon:
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
-        # After a reload this code is garbage.
-        gc.unfreeze()
+        garbage.take_back()
         running.ended(self._state.snapshot)
         display = self._state.shown()
         display.stop()

@@ -99,6 +99,7 @@ class Answers:
         with guarded(self._state.figures.failed):
             self._state.tees.pop(flow.id, None)
             self._state.pending.pop(flow.id, None)
+            self._state.passed()
             self._state.eviction.finished(flow, self._state.settings.context_keep_flows)
 
     def _accepted(self, flow: http.HTTPFlow) -> None:

@@ -17,7 +17,7 @@ from mitmcontext.proxy.job import Ready, Result
 from mitmcontext.values import Action, Change, Outcome, Standing
 from mitmcontext.wire.api import message_of
 
-_CHANGES_SIZE: Final = 8 << 20
+_CHANGES_SIZE: Final = 4 << 20
 _log: Final = logging.getLogger(__name__)
 
 

@@ -40,7 +40,8 @@ _INLINE_MESSAGES: Final = 3_000
 _INLINE_LAID: Final = 512 << 10
 # Far beyond what reading needs: only for a machine that stands still.
 _READ_SECONDS: Final = 20.0
-_RECOLLECTIONS_SIZE: Final = 32 << 20
+# What takes most is a conversation of some hundred messages that was condensed: half a megabyte.
+_RECOLLECTIONS_SIZE: Final = 16 << 20
 
 
 class Reader:

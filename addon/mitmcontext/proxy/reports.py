@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from cachetools import LRUCache, TTLCache
@@ -63,8 +63,9 @@ class Reports:
         self._named = named
         self._calibration = Calibration()
         self._lock = threading.Lock()
-        self._anchors: LRUCache[bytes, Anchor] = LRUCache(
-            _ANCHORS_SIZE, getsizeof=lambda anchor: _ANCHOR + len(anchor.ratios)
+        # Plain tuples, which a search for garbage passes over.
+        self._anchors: LRUCache[bytes, tuple[Any, ...]] = LRUCache(
+            _ANCHORS_SIZE, getsizeof=lambda kept: _ANCHOR + len(Anchor(*kept).ratios)
         )
         self._read: LRUCache[str, bool] = LRUCache(_KEYS)
         self._written: TTLCache[bytes, bool] = TTLCache(_KEYS, _SECONDS)
@@ -73,8 +74,8 @@ class Reports:
         """What the estimate of a request is to be corrected by."""
         with self._lock:
             anchors = self._anchors
-            anchor = next((anchors[link] for link in reversed(links) if link in anchors), None)
-        return EstimatedAs(key, shape, anchor)
+            found = next((anchors[link] for link in reversed(links) if link in anchors), None)
+        return EstimatedAs(key, shape, None if found is None else Anchor(*found))
 
     def scale(self, estimated_as: EstimatedAs, estimated: int, fixed: int) -> Scale:
         """How to turn the estimates of a request into the provider's tokens."""
@@ -95,7 +96,7 @@ class Reports:
         link, report, expected, scale = answered
         found = self._calibration.learn(key, shape, report, scale, expected, anchor)
         with self._lock:
-            self._anchors[link] = found
+            self._anchors[link] = tuple(found)
         far = self._far
         if far is None:
             return None
@@ -134,7 +135,7 @@ class Reports:
             if anchor in found:
                 link, kept = _ANCHOR_DECODER.decode(found[anchor])
                 with self._lock:
-                    self._anchors[link] = kept
+                    self._anchors[link] = tuple(kept)
         except msgspec.MsgspecError:
             _log.warning("mitmcontext: what was kept of a provider's counts could not be read")
 

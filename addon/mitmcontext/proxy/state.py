@@ -14,6 +14,7 @@ from mitmcontext.proxy.carried import Carried
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.eviction import Eviction
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.garbage import Garbage
 from mitmcontext.proxy.guard import guarded
 from mitmcontext.proxy.job import Result
 from mitmcontext.proxy.team import Team
@@ -52,6 +53,7 @@ class State:
         self.flows: MutableMapping[str, http.HTTPFlow] = {}
         self.uncounted: dict[str, Usage] = {}
         self.eviction = Eviction()
+        self._garbage = Garbage()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take_over(self, kept: Carried) -> None:
@@ -91,6 +93,11 @@ class State:
         """All figures, as `stats.json` has them."""
         stores = self.worker.stores() if self.worker is not None else {}
         return self.figures.snapshot() | {"stores": stores}
+
+    def passed(self) -> None:
+        """A request came to its end."""
+        if self._garbage.is_due():
+            self.later(self._garbage.search())
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the requests; if it fails, only that is missing."""

@@ -1,0 +1,45 @@
+"""Python's search for garbage, which holds up everybody for as long as it takes.
+
+A full search looks at every object that may be part of a circle. What stays as long as the process
+need not be looked at; and what mitmproxy leaves of each connection, a circle of some hundred
+objects, takes long to free where much of it has come together: left to themselves, full searches
+came after a thousand requests and held the event loop for 50 ms under `./scripts/soak`.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+# A search takes some milliseconds, so this is a few hundredths of one for each request.
+_REQUESTS: Final = 200
+
+
+class Garbage:
+    """Has full searches come often, so that each of them is short."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+
+    def is_due(self) -> bool:
+        """Whether to search now; to be asked once for each request."""
+        self._requests = (self._requests + 1) % _REQUESTS
+        return self._requests == 0
+
+    async def search(self) -> None:
+        """A full search."""
+        gc.collect()
+
+
+def set_aside() -> None:
+    """Look no more at what there is now: it is the code, most of it."""
+    gc.collect()
+    gc.freeze()
+
+
+def take_back() -> None:
+    """Look at everything again, since after a reload the old code is garbage.
+
+    What requests in flight still hold of it goes with the next reload.
+    """
+    gc.unfreeze()
