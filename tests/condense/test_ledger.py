@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmcontext.condense import ledger as this_load
+from mitmcontext.condense import entries as this_load
 from mitmcontext.condense.entries import WHOLE, Entry, Found, FrozenEdit, are_same, home, is_same
 from mitmcontext.condense.ledger import PROVISIONAL, Ledger, chain
 from mitmcontext.stores.memory_store import Memory, cells
