@@ -14,6 +14,7 @@ from typing import Final
 from .http1 import chunk_of
 
 _SECONDS = 60.0
+_PAUSE = 0.005
 NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For a client that speaks plain HTTP only: httpx would load all roots, which takes 0.05 s."""
 
@@ -79,7 +80,13 @@ class Connection:
         lines = [f"POST {path} HTTP/1.1", f"Host: {self.host}"]
         lines += [f"{name}: {value}" for name, value in (*headers, framing)]
         sent = b"".join(_in_chunks(body, chunks)) if chunks else body
-        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + sent)
+        return self.exchange(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + sent)
+
+    def exchange(self, *pieces: bytes) -> Response:
+        """Send the bytes of a request as they are; between two pieces others have time to act."""
+        for number, piece in enumerate(pieces):
+            time.sleep(_PAUSE if number else 0)
+            self.socket.sendall(piece)
         return self._response()
 
     def close(self) -> None:

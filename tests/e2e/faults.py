@@ -54,22 +54,28 @@ GUARDS: Final = (
 )
 SPARED: Final = ("request", "response", "responseheaders", "requestheaders", "error")
 
-ERRORS: Final[Mapping[str, Callable[[], BaseException]]] = {
+ERRORS: Final[Mapping[str, Callable[[str], BaseException]]] = {
     "MemoryError": MemoryError,
     "RecursionError": RecursionError,
-    "OSError": lambda: OSError(5, "injected"),
-    "SystemExit": lambda: SystemExit(1),
+    "OSError": lambda says: OSError(5, says),
+    "SystemExit": lambda says: SystemExit(1),
     "CancelledError": asyncio.CancelledError,
 }
 
 
 class Plan:
-    """Which operation is to fail, and how many there were. With `each`, a function counts once."""
+    """Which operation is to fail, how, and how many there were.
 
-    def __init__(self, seam: str, n: int, error: str, *, each: bool, lasts: bool) -> None:
+    With `each`, a function counts once. What is raised says `says`.
+    """
+
+    def __init__(
+        self, seam: str, n: int, error: str, says: str = "", *, each: bool, lasts: bool
+    ) -> None:
         self.seam = seam
         self.n = n
         self.error = error
+        self.says = says
         self.lasts = lasts
         self.count = 0
         self.failed = ""
@@ -121,6 +127,7 @@ class Faults:
                 asked["seam"],
                 int(asked["n"]),
                 asked.get("error", "MemoryError"),
+                asked.get("says", "injected"),
                 each="each" in asked,
                 lasts="lasts" in asked,
             )
@@ -179,7 +186,7 @@ class Faults:
         if spared or not place.startswith(parts):
             return sys.monitoring.DISABLE
         if plan.fails(plan.seam, what, code):
-            raise ERRORS[plan.error]()
+            raise ERRORS[plan.error](plan.says)
         return None
 
 

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -76,13 +76,13 @@ def opened(held: bytes) -> Iterator[bytes]:
             yield zlib.decompressobj().decompress(held[start.start() :])
 
 
-def hits(held: bytes) -> list[str]:
+def hits(held: bytes, canaries: Sequence[str] = CANARIES) -> list[str]:
     """In which shapes which canaries lie in something."""
     # Where letters are small in either, nothing is overlooked.
     places = [piece.lower() for piece in opened(held)]
     return [
         f"{text} ({name})"
-        for text in CANARIES
+        for text in canaries
         for name, shape in (*forms(text), *digests(text))
         if any(shape.lower() in place for place in places)
     ]
@@ -202,6 +202,12 @@ def test_what_was_planted_is_in_nothing_that_is_shown_beside_the_flows_themselve
             "command line": (mitmweb.proxy.proc / "cmdline").read_bytes(),
         }
         assert "step" in shown["comments"].decode()
+        # A content view shows what people said, but no key of theirs.
+        views = [f"/flows/{flow['id']}/request/content/mitmcontext" for flow in flows]
+        told = b"".join(mitmweb.get(view).content for view in views)
+        told += b"".join(mitmweb.get(f"{view}-original").content for view in views)
+        assert hits(told, [TYPED]) != []
+        assert hits(told, [KEY]) == []
         paths = ("/options", "/events", "/commands", "/context", "/context/figures.json")
         shown |= {path: mitmweb.get(path).content for path in paths}
         for page in ("", "stats.json", "metrics"):
@@ -230,9 +236,11 @@ def private(folders: Iterable[Path]) -> None:
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-def look_through(folders: Iterable[Path]) -> None:
+def look_through(folders: Iterable[Path], canaries: Sequence[str] = CANARIES) -> None:
     """Search every file in some folders."""
     for folder in folders:
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert files
-        assert {path.name: found for path in files if (found := hits(path.read_bytes()))} == {}
+        assert {
+            path.name: found for path in files if (found := hits(path.read_bytes(), canaries))
+        } == {}

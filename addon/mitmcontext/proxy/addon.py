@@ -18,7 +18,7 @@ from mitmproxy import contentviews, ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.addons.asgiapp import serve
 
-from mitmcontext.proxy import garbage, memory, options, running, view
+from mitmcontext.proxy import garbage, memory, options, quotes, running, view
 from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.answers import Answers
 from mitmcontext.proxy.asking import Asker, Asks
@@ -80,6 +80,7 @@ class ContextAddon:
             memory.give_back()
         self._kept = kept = carried(loader.master)
         drop_finished(kept)
+        quotes.leave_out()
         self._state.take_over(kept)
         self._sockets = Sockets(
             self._state, self._marks, self._aftermath, self._job, self._passes, kept["lines"]
@@ -377,6 +378,7 @@ class ContextAddon:
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""
         garbage.take_back()
+        quotes.quote_again()
         running.ended(self._state.snapshot)
         display = self._state.shown()
         display.stop()
