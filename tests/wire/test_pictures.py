@@ -17,7 +17,7 @@ from mitmcontext.wire import (
     anthropic,
     bedrock,
     cohere,
-    gemini,
+    gemini_contents,
     ollama,
     openai_chat,
     responses_items,
@@ -197,14 +197,16 @@ def of_user(*content: Any, **more: Any) -> dict[str, Any]:
             id="OpenAI Responses, a screenshot",
         ),
         pytest.param(
-            gemini.parse,
+            gemini_contents.parse,
             {"role": "user", "parts": [{"inlineData": INLINE["inline_data"]}]},
             "",
             id="Gemini",
         ),
-        pytest.param(gemini.parse, {"role": "user", "parts": [INLINE]}, "", id="Gemini, in snakes"),
         pytest.param(
-            gemini.parse,
+            gemini_contents.parse, {"role": "user", "parts": [INLINE]}, "", id="Gemini, in snakes"
+        ),
+        pytest.param(
+            gemini_contents.parse,
             {
                 "role": "user",
                 "parts": [{"functionResponse": {"name": "f", "response": {}, "parts": [INLINE]}}],

@@ -3,57 +3,34 @@
 AI Studio (`/v1beta/models/M:...`) and Vertex (`.../publishers/google/models/M:...`) name the model
 in the path. Code Assist (`/v1internal:...`) puts the request into an envelope:
 `{"model": M, "project": P, "request": {"contents": [...]}}`; `countTokens` may have one, too.
-
-Google's servers take each key in camel and in snake case, null for nothing, and a single value for
-a list of one. A call may have an id and often has none, and clients send it back or do not: what
-ties results to calls is that they follow at once, in the same number.
+`gemini_contents.py` reads each content.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
-from mitmcontext.values import (
-    Kind,
-    Message,
-    Part,
-    Picture,
-    Request,
-    Span,
-    Standing,
-    TooLong,
-    Unreadable,
-    Usage,
-)
+from mitmcontext.values import Request, Span, Standing, TooLong, Unreadable, Usage
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import Api, model_as_read, untyped_block, vertex_project
-from mitmcontext.wire.digests import block_digest, digest, message_digest, others
-from mitmcontext.wire.pictures import picture
+from mitmcontext.wire.gemini_contents import elements_of, fields_of, parse
 from mitmcontext.wire.places import (
     Elements,
     is_array,
-    is_null,
     is_object,
     is_string,
-    is_true,
     messages_in,
     number_of,
     optional_text,
     outer,
     quoted,
     text_of,
-    without_media,
 )
 from mitmcontext.wire.questions.gemini import ASKING
 from mitmcontext.wire.side import standing_by_prompt
-from mitmcontext.wire.typed import kind_of_text
 
 _COUNT: Final = ":countTokens"
 _METHODS: Final = (":generateContent", ":streamGenerateContent", _COUNT)
@@ -69,18 +46,6 @@ _DECIDING: Final = (
     "model",
     "project",
 )
-_ROLES: Final = {"": "user", "user": "user", "model": "assistant", "function": "function"}
-# Keys of a part beside what it holds.
-_BESIDE: Final = frozenset(
-    {"thought", "thoughtSignature", "videoMetadata", "partMetadata", "mediaResolution"}
-)
-_THOUGHT: Final = frozenset({"thought", "thoughtSignature"})
-_TICKET: Final = "by order"
-_RESULT: Final = frozenset({"id", "name", "response"})
-# Under these keys a tool's only text stands, in the SDKs and in Google's own examples.
-_OUTPUT: Final = ("output", "result", "content")
-_SNAKE: Final = re.compile(r"_([a-z0-9])")
-
 # gemini-cli's own requests. Its compression says nothing of itself but what it asks for.
 _ROUTER: Final = b"Task Routing AI"
 _COMPRESSION: Final = b"<state_snapshot>"
@@ -119,15 +84,15 @@ def read(body: bytes, elements: Elements = spans.elements, /) -> Request:
 
 
 def _read(elements: Elements, text: bytes, body: bytes) -> Request:
-    top = _fields(text, outer(text), _DECIDING)
+    top = fields_of(text, outer(text), _DECIDING)
     places = [name for name in ("contents", *_ENVELOPES) if name in top]
     if len(places) != 1:
         raise Unreadable("no contents, or more than one place for them")
     place = places[0]
-    fields = top if place == "contents" else _fields(text, top[place], _DECIDING)
+    fields = top if place == "contents" else fields_of(text, top[place], _DECIDING)
     if "contents" not in fields:
         raise Unreadable("no contents")
-    config = _fields(text, fields["generationConfig"]) if "generationConfig" in fields else {}
+    config = fields_of(text, fields["generationConfig"]) if "generationConfig" in fields else {}
     named = fields.get("model") or top.get("model")
     # Where there is no envelope the path decides, whatever the body says beside it.
     model = optional_text(text, named) if place == "request" else ""
@@ -146,34 +111,6 @@ def _read(elements: Elements, text: bytes, body: bytes) -> Request:
     )
 
 
-def _fields(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]:
-    """The values of an object by keys in camel case, without those that are null.
-
-    Raises:
-        Unreadable: no object, or a key (one of `keys`, if there are any) stands twice, in one
-            spelling or in both.
-    """
-    found: dict[str, Span] = {}
-    wanted = frozenset(keys)
-    for key, value in spans.members(text, span):
-        name = _SNAKE.sub(lambda snake: snake[1].upper(), key) if "_" in key else key
-        if name in found and (not wanted or name in wanted):
-            raise Unreadable("a key stands twice")
-        found[name] = value
-    return {name: value for name, value in found.items() if not is_null(text, value)}
-
-
-def _listed(text: bytes, span: Span | None) -> list[Span]:
-    """The elements of a list; a single object is a list of one, and nothing an empty one.
-
-    Raises:
-        Unreadable: neither stands there.
-    """
-    if span is None:
-        return []
-    return [span] if is_object(text, span) else spans.elements(text, span)
-
-
 def _system(text: bytes, span: Span | None) -> Span | None:
     """The system prompt, if it is one that can be counted.
 
@@ -182,8 +119,8 @@ def _system(text: bytes, span: Span | None) -> Span | None:
     """
     if span is None or is_string(text, span):
         return span
-    parts = _fields(text, span).get("parts")
-    for part in _listed(text, parts):
+    parts = fields_of(text, span).get("parts")
+    for part in elements_of(text, parts):
         fields = spans.unique(text, part)
         if "text" in fields:
             text_of(text, fields["text"])
@@ -194,156 +131,11 @@ def _declarations(text: bytes, span: Span | None) -> Span | None:
     """The first list of functions; tools of the server's own are not described in a request."""
     if span is None or not (is_array(text, span) or is_object(text, span)):
         return None
-    for tool in _listed(text, span):
-        listed = _fields(text, tool).get("functionDeclarations")
+    for tool in elements_of(text, span):
+        listed = fields_of(text, tool).get("functionDeclarations")
         if listed is not None and is_array(text, listed):
             return listed
     return None
-
-
-def parse(raw: bytes) -> Message:
-    """Read one content.
-
-    Raises:
-        Unreadable: not a content of this API.
-    """
-    return spans.tolerant(raw, _parse)
-
-
-def _parse(text: bytes, raw: bytes) -> Message:
-    fields = _fields(text, outer(text))
-    role = _ROLES.get(optional_text(text, fields.get("role")))
-    if role is None:
-        raise Unreadable("a content with a role that is not known")
-    listed = _listed(text, fields.get("parts"))
-    parts = [part for span in listed for part in _part(text, raw, role, span)]
-    kinds = {part.kind for part in parts}
-    if role == "assistant" and Kind.RESULT in kinds and Kind.CALL not in kinds:
-        role = "function"  # Some clients send results in the model's name.
-    rest = others(raw, fields, ("role", "parts"))
-    return Message(
-        role=role,
-        parts=tuple(parts),
-        digest=message_digest(role, parts, rest),
-        editable=not rest and text is raw,
-    )
-
-
-def _part(text: bytes, raw: bytes, role: str, span: Span) -> list[Part]:
-    """A part; one that is signed has its signature behind it, as thinking.
-
-    The signature is over the model's thoughts before it. The part under it stays as it is.
-    """
-    fields = _fields(text, span)
-    signed = "thoughtSignature" in fields
-    if signed:
-        text_of(text, fields["thoughtSignature"])
-    thought = _flag(text, fields.get("thought"))
-    part_digest = block_digest(text, raw, fields)
-    held = set(fields) - _BESIDE
-    if held <= {"text"} and (thought or signed):
-        said = text_of(text, fields["text"]) if held else ""
-        if thought or not said:
-            return [Part(Kind.THINKING, said, span, digest=part_digest)]
-        found = Part(kind_of_text(role, said), said, span, digest=part_digest)
-    elif held == {"text"}:
-        said = text_of(text, fields["text"])
-        kind = kind_of_text(role, said)
-        return [Part(kind, said, span, fields["text"], digest=part_digest)]
-    elif held == {"functionCall"}:
-        name, said = _called(text, fields["functionCall"])
-        found = Part(Kind.CALL, said, span, call_id=_TICKET, name=name, digest=part_digest)
-    elif held == {"functionResponse"}:
-        found = _result(text, fields["functionResponse"], span, part_digest)
-    elif held in ({"inlineData"}, {"fileData"}):
-        found = _media(text, fields[next(iter(held))], span, part_digest)
-        if found.kind != Kind.OPAQUE and not set(fields) & _THOUGHT:
-            found = msgspec.structs.replace(found, value=span)
-    else:
-        found = Part(Kind.OPAQUE, without_media(text, span), span, digest=part_digest)
-    if not signed:
-        return [found]
-    signature = digest([part_digest, b"signature"])
-    return [found, Part(Kind.THINKING, "", fields["thoughtSignature"], digest=signature)]
-
-
-def _flag(text: bytes, span: Span | None) -> bool:
-    if span is None:
-        return False
-    if text[slice(*span)] not in (b"true", b"false"):
-        raise Unreadable("a value is neither true nor false where one must be")
-    return is_true(text, span)
-
-
-def _called(text: bytes, span: Span) -> tuple[str, str]:
-    fields = _fields(text, span)
-    name = optional_text(text, fields.get("name"))
-    given = text[slice(*fields["args"])].decode() if "args" in fields else ""
-    return name, f"{name} {given}"
-
-
-def _result(text: bytes, span: Span, whole: Span, part_digest: bytes) -> Part:
-    fields = _fields(text, span)
-    response = fields.get("response")
-    shown = _listed(text, fields.get("parts"))
-    return Part(
-        Kind.RESULT,
-        "" if response is None else _result_text(text, response),
-        whole,
-        # Media beside the response may be spoken of in it, and are opaque to us.
-        response if set(fields) <= _RESULT else None,
-        call_id=_TICKET,
-        name=optional_text(text, fields.get("name")),
-        images=len(shown),
-        digest=part_digest,
-        pictures=tuple(_picture(text, _fields(text, one)) for one in shown),
-    )
-
-
-def _result_text(text: bytes, span: Span) -> str:
-    """What a tool said: its only text, or a line for each thing that it says.
-
-    Raises:
-        Unreadable: no object, which a response must be.
-    """
-    members = spans.members(text, span)
-    said = [
-        (key, text_of(text, place) if is_string(text, place) else text[slice(*place)].decode())
-        for key, place in members
-    ]
-    if len(said) == 1 and said[0][0] in _OUTPUT:
-        return said[0][1]
-    return "\n".join(f"{key}: {value}" for key, value in said)
-
-
-def _picture(text: bytes, part: Mapping[str, Span]) -> Picture:
-    held = part.get("inlineData")
-    return picture(text, _fields(text, held).get("data") if held else None)
-
-
-def _media(text: bytes, span: Span, whole: Span, part_digest: bytes) -> Part:
-    fields = _fields(text, span)
-    kind = optional_text(text, fields.get("mimeType"))
-    if kind.startswith("image/"):
-        pictured = (picture(text, fields.get("data")),)
-        return Part(Kind.IMAGE, "", whole, images=1, digest=part_digest, pictures=pictured)
-    said = kind
-    if "data" not in fields:
-        said = without_media(text, span)
-    elif kind.startswith("text/"):
-        said = _plain(text_of(text, fields["data"]))
-    is_document = kind.startswith("text/") or kind == "application/pdf"
-    named = Kind.DOCUMENT if is_document else Kind.OPAQUE
-    return Part(named, said, whole, digest=part_digest)
-
-
-def _plain(data: str) -> str:
-    """The text that base64 in either alphabet stands for; as it is where it is none."""
-    try:
-        raw = base64.b64decode(data.translate({45: 43, 95: 47}) + "=" * (-len(data) % 4))
-    except (binascii.Error, ValueError):
-        return data
-    return raw.decode("utf-8", "replace")
 
 
 def standing(path: str, headers: Mapping[str, str], request: Request) -> tuple[Standing, str]:
