@@ -345,6 +345,15 @@ def test_an_event_that_cannot_be_read(content: bytes) -> None:
         event_of(content)
 
 
+def test_an_event_of_more_values_than_any_answer_has() -> None:
+    """Commas in what was said are no values."""
+    long = completed() | {"more": "a, b\n" * 100_000}
+    assert event_of(encode(long)) == long
+    dense = completed() | {"more": [0] * 100_000}
+    with pytest.raises(Unreadable, match="more values than anybody sends"):
+        event_of(encode(dense))
+
+
 @given(VALUES, VALUES, st.sampled_from([created(), done({}), completed(), FAILED]))
 def test_no_event_brings_the_mirror_down(one: Any, two: Any, event: Json) -> None:
     """Whatever a server says: either it is followed, or nothing is known."""

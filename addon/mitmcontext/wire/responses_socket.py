@@ -40,6 +40,9 @@ _ELSEWHERE: Final = {
     "context_management": "the provider edits this history itself",
     "stream_id": "several conversations share the connection",
 }
+# An event is read on the event loop, where ten times as many values take 60 ms. An answer's items,
+# and the tools that it repeats, are some thousands.
+_MOST_VALUES: Final = 20_000
 _FOREIGN: Final = re.compile("[^\x00-\x7f]+")
 _DECIDING: Final = ("type", "input", "previous_response_id", "store", *_ELSEWHERE)
 
@@ -188,11 +191,12 @@ def event_of(content: bytes) -> Event | None:
     """What a server says of the conversation; None where it says nothing of it.
 
     Raises:
-        Unreadable: no event.
+        Unreadable: no event, or one of more values than any answer has.
     """
     try:
         if _TYPE.decode(content).type not in _TELLING:
             return None
+        spans.check_values(content, _MOST_VALUES)
         event = _ANY.decode(content)
     except (msgspec.MsgspecError, RecursionError):
         raise Unreadable("an event that is not JSON") from None
