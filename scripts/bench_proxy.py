@@ -29,6 +29,7 @@ import bench_peers
 from bench_load import Load, Memory, Start
 from bench_peers import Peer
 from bench_talk import HEADERS, Bench, Growing, Json, stats, wait_until_idle
+from lib import proc
 from lib.progress import Progress
 from loopback import certificates, child
 from loopback.client import Connection
@@ -281,10 +282,7 @@ def _loads(bench: Bench, asked: argparse.Namespace) -> Iterator[Load]:
 def main(arguments: Sequence[str]) -> int:
     """Measure what was asked for and print the tables."""
     asked = _arguments(arguments)
-    if not Path("/proc/self/stat").exists():
-        print(
-            "This reads the CPU time of processes from /proc, which is not here.", file=sys.stderr
-        )
+    if not proc.is_there():
         return 2
     found: dict[str, list[Any]] = {}
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from bench_talk import stats, wait_until_idle
 from demo.session import MODEL, Session, encode
+from lib import proc
 from loopback import certificates, child
 from loopback.client import Connection
 from loopback.provider import HOSTS, Provider, serving, with_windows
@@ -173,10 +174,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print the tables."""
     asked = _arguments(arguments)
-    if not Path("/proc/self/stat").exists():
-        print(
-            "This reads the CPU time of processes from /proc, which is not here.", file=sys.stderr
-        )
+    if not proc.is_there():
         return 2
     with tempfile.TemporaryDirectory(prefix="mitmcontext-growth-") as name:
         for part in ("disk", "redis"):
