@@ -30,6 +30,7 @@ from mitmcontext.stores.memory import MemoryStore, lru
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.tokens.calibration import Scale
 from mitmcontext.tokens.families import family_of
+from mitmcontext.values import Message
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api
 from mitmcontext.wire.openai_chat import CHAT
@@ -75,6 +76,8 @@ def window(tokens: int) -> Window:
 # What people and programs say.
 
 seeds = st.integers(0, 1 << 16)
+fullness = st.integers(80, 140)
+"""How full a window is to be, in percent."""
 odd_texts = st.sampled_from(
     [
         "> quoted\n> twice\n\n> again",
@@ -493,3 +496,9 @@ class Way:
         frozen = self.ledger.freeze(laid.sent.links, step.entry, laid.found)
         assert frozen.entry == step.entry
         return Sent(body, step.forwarded.request.body, laid, assessment, step, "")
+
+
+def parsed(api: Api, body: bytes) -> list[Message]:
+    """The messages of a request."""
+    request = api.read(body)
+    return [api.parse(request.raw(at)) for at in range(len(request.spans))]
