@@ -9,12 +9,13 @@ belongs to a request in flight is of the old classes, and ends with it: no membe
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypedDict
 from weakref import WeakValueDictionary
 
 from cachetools import Cache, LRUCache, TLRUCache
 
-from mitmcontext.proxy import history, originals
+from mitmcontext.proxy import history, originals, threads
 from mitmcontext.stores.memory import lru
 from mitmcontext.stores.memory_store import Cell, cells
 
@@ -52,6 +53,7 @@ class Carried(TypedDict):
     originals: LRUCache[str, originals.Original]
     missed: set[str]
     vocabularies: dict[str, Any]
+    pools: dict[str, ThreadPoolExecutor]
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -72,6 +74,17 @@ def ledger(kept: Carried, *, only: bool) -> TLRUCache[bytes, Cell]:
     if kept["near"].maxsize != size:
         kept["near"] = cells(size)
     return kept["near"]
+
+
+def pool(kept: Carried, name: str) -> ThreadPoolExecutor:
+    """The threads of that name, the same ones over all reloads.
+
+    tiktoken has a copy of its splitting pattern for each of up to 128 threads, and each copy takes
+    up to a megabyte once it has worked: with new threads at each reload that came together.
+    """
+    if name not in kept["pools"]:
+        kept["pools"][name] = threads.pool(name)
+    return kept["pools"][name]
 
 
 def was_carried(master: Any) -> bool:
@@ -102,6 +115,7 @@ def carried(master: object) -> Carried:
             originals=originals.fresh(),
             missed=set(),
             vocabularies={},
+            pools={},
         )
         setattr(master, _NAME, found)
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Container
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -48,6 +49,8 @@ class Reader:
     """Reads requests, and knows the beginnings of recent conversations.
 
     Args:
+        pool: the threads that read. Planning may take seconds, and must not hold up what is frozen
+            already, so they are others.
         ledger: what is frozen.
         known: what is known of messages.
         births: what becomes of new results.
@@ -59,6 +62,7 @@ class Reader:
 
     def __init__(
         self,
+        pool: ThreadPoolExecutor,
         ledger: Ledger,
         known: Known,
         births: Births,
@@ -72,8 +76,7 @@ class Reader:
         self._refused = refused
         self._key = key
         self._catch_up = catch_up
-        # Planning may take seconds, and must not hold up what is frozen already.
-        self._threads = threads.pool("mitmcontext-read")
+        self._threads = pool
         self._recollections = Recollections(_RECOLLECTIONS_SIZE, secrets.token_bytes(32))
 
     async def look(self, job: Job, settings: Settings) -> Ready:

@@ -61,6 +61,7 @@ class Summaries:
     """Asks, keeps, counts.
 
     Args:
+        pool: threads beside those that clients wait for.
         asker: sends questions.
         known: what is known of messages.
         assessor: says how full the window is.
@@ -74,6 +75,7 @@ class Summaries:
 
     def __init__(
         self,
+        pool: ThreadPoolExecutor,
         asker: Asker,
         known: Known,
         assessor: Assessor,
@@ -96,8 +98,7 @@ class Summaries:
         self._patience = Patience(time.monotonic)
         self._rounds = Rounds(asker, self._patience, questions)
         self._flights: dict[bytes, _Flight] = {}
-        # Beside the threads that clients wait for.
-        self._pool: ThreadPoolExecutor = threads.pool("mitmcontext-ask")
+        self._pool = pool
 
     # In a thread, at a step.
 

@@ -22,7 +22,7 @@ from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import threads
 from mitmcontext.proxy.asking import Asker
 from mitmcontext.proxy.assessing import Assessor
-from mitmcontext.proxy.carried import Carried, ledger, sized
+from mitmcontext.proxy.carried import Carried, ledger, pool, sized
 from mitmcontext.proxy.counts import KeptCounts
 from mitmcontext.proxy.deciding import Decider
 from mitmcontext.proxy.encoders import Encoders
@@ -68,7 +68,7 @@ class Worker:
         def named(kind: bytes, name: bytes) -> bytes:
             return keyed(key, [kind, name])
 
-        self._pool = threads.pool("mitmcontext")
+        self._pool = pool(kept, "mitmcontext")
         self._encoders = Encoders(settings.context_tokenizer, kept["vocabularies"])
         self._ledger = Ledger(
             Memory(ledger(kept, only=far is None)), far, shared=shelves.shared, kept=ttl
@@ -84,11 +84,20 @@ class Worker:
         self._epoch = Epoch(shared, keyed(key, [b"epoch"]), self._forget_what_is_not_shared)
         self._refused = kept["refused"]
         births = Births(self.known)
-        self._reader = Reader(self._ledger, self.known, births, self._refused, key, self._catch_up)
+        self._reader = Reader(
+            pool=pool(kept, "mitmcontext-read"),
+            ledger=self._ledger,
+            known=self.known,
+            births=births,
+            refused=self._refused,
+            key=key,
+            catch_up=self._catch_up,
+        )
         self._tabs = Tabs(kept["tabs"])
         self._summaries: Summaries | None = None
         if asker is not None:
             self._summaries = Summaries(
+                pool=pool(kept, "mitmcontext-ask"),
                 asker=asker,
                 known=self.known,
                 assessor=self._assessor,
