@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests import noisy
-from tests.conversations import SEED, Way, by, window
+from tests.way import SEED, Way, by, window
 
 from demo.session import encode
 from loopback import rules_anthropic

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.conversations import SEED, Talk, Way, by, long_talk, window
+from tests.conversations import Talk, long_talk
+from tests.way import SEED, Way, by, window
 
 from mitmcontext import pipeline
 from mitmcontext.condense.cost import Cache

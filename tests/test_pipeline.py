@@ -9,21 +9,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.conversations import (
-    SEED,
     Talk,
-    Way,
     anthropic_talks,
-    by,
     fullness,
     laws,
     long_talk,
     markers,
     memory_of,
-    parsed,
     talks,
-    window,
     words,
 )
+from tests.way import SEED, Way, by, parsed, window
 
 from mitmcontext import pipeline
 from mitmcontext.condense.entries import Found

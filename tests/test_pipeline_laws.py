@@ -7,18 +7,8 @@ from dataclasses import dataclass
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.conversations import (
-    Sent,
-    Talk,
-    Way,
-    fullness,
-    laws,
-    markers,
-    memory_of,
-    parsed,
-    talks,
-    words,
-)
+from tests.conversations import Talk, fullness, laws, markers, memory_of, talks, words
+from tests.way import Sent, Way, parsed
 
 from loopback.prefix import extends, fingerprints, first_difference
 from loopback.rules_anthropic import count_markers

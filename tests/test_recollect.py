@@ -5,21 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conversations import (
-    HUGE,
-    SEED,
-    Talk,
-    Way,
-    anthropic_talks,
-    by,
-    count,
-    laws,
-    long_talk,
-    markers,
-    openai_talks,
-    window,
-    words,
-)
+from tests.conversations import Talk, anthropic_talks, laws, long_talk, markers, openai_talks, words
+from tests.way import HUGE, SEED, Way, by, count, window
 
 from mitmcontext import pipeline
 from mitmcontext.known import Known

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conversations import SEED, Talk, Way, by, laws, long_talk, memory_of, talks, window
+from tests.conversations import Talk, laws, long_talk, memory_of, talks
+from tests.way import SEED, Way, by, window
 
 from mitmcontext import pipeline
 from mitmcontext.condense.assess import Thresholds

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conversations import count
+from tests.way import count
 from tests.wire.bodies import dumped
 from tests.wire.gemini_bodies import PATH, Json, json_values, text
 

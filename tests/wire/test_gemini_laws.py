@@ -11,7 +11,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conversations import Style, Way, laws, seeds, styles, window, words
+from tests.conversations import Style, laws, seeds, styles, words
+from tests.way import Way, window
 from tests.wire.gemini_bodies import (
     CODE,
     PATH,

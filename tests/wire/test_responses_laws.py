@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conversations import Way, laws, seeds, words
+from tests.conversations import laws, seeds, words
+from tests.way import Way
 from tests.wire.bodies import dumped
 from tests.wire.responses_bodies import (
     PRINTED,
