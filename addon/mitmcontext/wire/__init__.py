@@ -1,4 +1,4 @@
-"""The APIs that are understood, one module each. A new one is a new module and one line here."""
+"""The APIs that are understood, each by a module of its name. A new one is one line here."""
 
 from __future__ import annotations
 
