@@ -181,13 +181,16 @@ class Faults:
         parts = FUNCTIONS.get(plan.seam, ())
         spared = place == "proxy/addon.py" and code.co_name in SPARED
         what = f"{place} {code.co_qualname}"
-        plan.read = plan.read or what == READ
         spared = spared or what.startswith(GUARDS)
-        if spared or not place.startswith(parts):
-            return sys.monitoring.DISABLE
-        if plan.fails(plan.seam, what, code):
-            raise ERRORS[plan.error](plan.says)
-        return None
+        try:
+            if spared or not place.startswith(parts):
+                return sys.monitoring.DISABLE
+            if plan.fails(plan.seam, what, code):
+                raise ERRORS[plan.error](plan.says)
+            return None
+        finally:
+            # Where it cannot even begin, there is nobody yet to hand on what was laid.
+            plan.read = plan.read or what == READ
 
 
 addons = [Faults()]
