@@ -49,7 +49,7 @@ from mitmcontext.values import Action, Money, Outcome, TooLong, Usage
 
 # An entry's time to live is renewed at most so often, since that writes it to the disk.
 _CONFIRM_SECONDS: Final = 3_600.0
-_TAKEN: Final = 50_000
+_TAKEN: Final = 10_000
 # A conversation of a hundred and forty messages.
 _COUNTS_OF_ONE: Final = 48 << 10
 
