@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from sys import getsizeof
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from mitmcontext.tokens.estimate import (
     Count,
@@ -38,8 +40,11 @@ Counter = Callable[[str], Count]
 """Encoding name to its count. The first use of one may take most of a second."""
 
 
-class Fact(NamedTuple):
-    """One message: the key it is recognised by, its digest, and its tokens once counted."""
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """One message: the key it is recognised by, its digest, and its tokens once counted.
+
+    There are tens of thousands, and no search for garbage has to look at them.
+    """
 
     key: bytes
     digest: bytes
@@ -220,7 +225,7 @@ class Known:
             tokens = counts.get(fact.key[:size]) if fact.tokens is None else None
             if tokens is not None:
                 self._keep(fact, tokens)
-                facts[at] = fact._replace(tokens=tokens)
+                facts[at] = Fact(fact.key, fact.digest, tokens)
 
     def counts(self, facts: Iterable[Fact]) -> Iterator[tuple[bytes, int]]:
         """Key and tokens of those that are counted by now."""
