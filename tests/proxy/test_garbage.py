@@ -21,11 +21,11 @@ async def test_a_circle_is_found_within_some_hundred_requests() -> None:
     try:
         there = weakref.ref(Circle())
         state = State()
-        for _ in range(150):
+        for _ in range(80):
             state.passed()
             await asyncio.sleep(0)
         assert there() is not None
-        for _ in range(150):
+        for _ in range(80):
             state.passed()
             await asyncio.sleep(0)
         assert there() is None
