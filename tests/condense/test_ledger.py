@@ -220,6 +220,39 @@ def test_what_memory_lost_is_fetched_again() -> None:
     assert book.find(told) == frozen
 
 
+@pytest.mark.parametrize("size", [0, 1_000, 1_500])
+def test_the_newest_step_holds_where_memory_has_no_room_for_all(size: int) -> None:
+    far = Tiers([shelf()])
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    before = Ledger(shelf(), far)
+    found: Found | None = None
+    for step, last in enumerate([3, 7, 7, 7, 12, 12], 1):
+        found = before.freeze(told, entry(1, last, step=step), found)
+    assert found is not None
+
+    book = Ledger(Memory(cells(size)), far)
+    assert book.find(told) == found
+    later = book.freeze(told, entry(1, 12, step=7), found)
+    assert later.entry.step == 7
+    assert book.find(told) == later
+    book.retract(told, later)
+    assert book.find(told) == found
+
+
+def test_a_step_that_memory_lost_is_missed_where_it_has_the_one_before() -> None:
+    near = shelf()
+    book = Ledger(near, Tiers([shelf()]))
+    told = links("abcdefghijklmnopqrstuvwxyz")
+    first = book.freeze(told, entry(1, 10), None)
+    second = book.freeze(told, entry(1, 8, step=2), first)
+    assert book.find(told) == second
+
+    near.delete([told[10] + (1).to_bytes(2, "big")])
+
+    assert book.near([*told, b"n" * 32])[0] is False
+    assert book.find([*told, b"n" * 32]) == second
+
+
 def test_two_that_share_a_shelf_agree() -> None:
     far = Tiers([shelf()])
     here, there = (Ledger(shelf(), far, shared=True) for _ in range(2))

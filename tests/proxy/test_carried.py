@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 from types import SimpleNamespace
 
+import pytest
 from mitmproxy.test import tflow
 
-from mitmcontext.proxy.carried import carried, drop_finished
+from mitmcontext.proxy.carried import carried, drop_finished, ledger
+from mitmcontext.stores.memory_store import Memory
 
 
 def test_requests_that_ended_while_no_addon_was_there_hold_nothing() -> None:
@@ -22,3 +24,14 @@ def test_requests_that_ended_while_no_addon_was_there_hold_nothing() -> None:
     drop_finished(kept)
 
     assert list(kept["pending"]) == list(kept["tees"]) == [running.id]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_frozen_edits_stay_where_a_disk_is_found_or_lost_at_a_reload(before: bool) -> None:
+    kept = carried(SimpleNamespace())
+    Memory(ledger(kept, only=before)).set(b"gone", b"edits", 1e-9)
+    Memory(ledger(kept, only=before)).set(b"link", b"edits", 60.0)
+
+    after = Memory(ledger(kept, only=not before))
+
+    assert after.get_many([b"gone", b"link"]) == {b"link": b"edits"}

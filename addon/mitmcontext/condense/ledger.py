@@ -35,6 +35,11 @@ _LATEST: Final = 16
 _NEW: Final = 9
 # Steps that edit nothing deeper than the one before are rare: so many may share a link.
 _PLACES: Final = 16
+_NOTHING: Final[Mapping[bytes, bytes]] = {}
+
+
+_Spot = tuple[int, int]
+_NOWHERE: Final[_Spot] = (-1, 0)
 
 
 def chain(seed: bytes, digests: Sequence[bytes]) -> list[bytes]:
@@ -127,10 +132,11 @@ class Ledger:
         self._kept = kept
         self._provisional = min(PROVISIONAL, kept)
         self._freezing = threading.Lock()
-        # By the last link of a history that was looked up: where the entry was that held (or -1),
-        # how much was written until then, and whether the history had been looked up before, when
-        # it was shorter. It says nothing of that link itself, or behind it.
-        self._asked: LRUCache[bytes, tuple[int, int, bool]] = LRUCache(_ASKED)
+        # By the last link of a history that was looked up: where the entry was that held, and of
+        # which step (or `_NOWHERE`), how much was written until then, and whether the history had
+        # been looked up before, when it was shorter. It says nothing of that link itself, or
+        # behind it.
+        self._asked: LRUCache[bytes, tuple[_Spot, int, bool]] = LRUCache(_ASKED)
         self._asking = threading.Lock()
         self._writes = 0
         # By a link with an entry: the links of later entries of its conversation.
@@ -145,9 +151,9 @@ class Ledger:
         certain, found = self.near(links)
         if not certain:
             grown = self._latest_mark(links) is not None
-            self._fetch(links)
+            fetched = self._fetch(links)
             writes = self._writes
-            found = self._scan(links)
+            found = self._scan(links, fetched=fetched)
             self._note(links, found, writes, grown=grown)
         return found
 
@@ -159,13 +165,14 @@ class Ledger:
             found = self._scan(links)
             certain, grown = self._far is None, False
         else:
-            index, at, written, grown = mark
+            index, spot, written, grown = mark
             # What lies behind the mark was never looked up; only a few messages of it can be new.
             found = self._scan(links, index)
             if found is None:
                 # Nothing was written since: what held then still does.
-                found = self._at(links, at) if written == writes else self._scan(links)
-                certain = at == (found.at if found else -1)
+                found = self._at(links, spot[0]) if written == writes else self._scan(links)
+                # Memory drops what was used least, be it one of two steps at the same link.
+                certain = spot == _spot(found)
             else:
                 certain = True
             # Who had gone back before the first look may bring again what is only kept far away.
@@ -195,7 +202,8 @@ class Ledger:
             if now is not None and not (base is not None and is_same(now, base)):
                 return now
             at = home(entry, base)
-            place = self._place(links[at]) if base is not None and base.at == at else 0
+            again = base is not None and base.at == at
+            place = self._place(links[at], self._fetch([links[at]])) if again else 0
             for earlier in entry.earlier:
                 self._later[earlier] = self._later.get(earlier, set()) | {links[at]}
             key, value = _key(links[at], place), packed(entry)
@@ -232,10 +240,10 @@ class Ledger:
     def retract(self, links: Sequence[bytes], found: Found) -> None:
         """Take an entry back, so that the one before it holds again."""
         with self._freezing:
-            self._fetch([links[found.at]])
-            place = self._place(links[found.at]) - 1
+            fetched = self._fetch([links[found.at]])
+            place = self._place(links[found.at], fetched) - 1
             key = _key(links[found.at], place)
-            held = self._near.get_many([key]).get(key)
+            held = self._nearby([key], fetched).get(key)
             if held is not None and is_same_entry(decoded(held), found.entry):
                 self._delete([key])
 
@@ -245,8 +253,7 @@ class Ledger:
         How many there were, and whether it is certain that none is left on either shelf. Later
         entries are those that this process knows of.
         """
-        self._fetch([link])
-        held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
+        held = self._nearby([_key(link, place) for place in range(_PLACES)], self._fetch([link]))
         links = {link, *(at for kept in held.values() for at in decoded(kept).earlier)}
         links |= {later for at in links for later in self._later.get(at, ())}
         everywhere = self._delete([_key(at, place) for at in links for place in range(_PLACES)])
@@ -290,21 +297,29 @@ class Ledger:
         self._near.delete(keys)
         return self._far.delete(keys) if self._far else True
 
-    def _scan(self, links: Sequence[bytes], first: int = 0) -> Found | None:
-        """The deepest entry in memory from link `first` on."""
+    def _scan(
+        self, links: Sequence[bytes], first: int = 0, fetched: Mapping[bytes, bytes] = _NOTHING
+    ) -> Found | None:
+        """The deepest entry in memory, or just fetched, from link `first` on."""
         for end in range(len(links) - 1, first, -_AT_ONCE):
             places = range(end - 1, max(first - 1, end - 1 - _AT_ONCE), -1)
-            held = self._near.get_many([_key(links[at], 0) for at in places])
+            held = self._nearby([_key(links[at], 0) for at in places], fetched)
             # Of most conversations there is nothing, so the keys are made once.
             for at in places if held else ():
                 if _key(links[at], 0) in held:
-                    return Found(at, self._newest(links[at], held[_key(links[at], 0)]))
+                    first_of = held[_key(links[at], 0)]
+                    return Found(at, self._newest(links[at], first_of, fetched))
         return None
 
-    def _fetch(self, links: Sequence[bytes]) -> None:
+    def _nearby(self, keys: list[bytes], fetched: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+        """What memory holds of these keys, and what was just fetched: it may have no room there."""
+        held = self._near.get_many(keys)
+        return held | {key: fetched[key] for key in keys if key in fetched} if fetched else held
+
+    def _fetch(self, links: Sequence[bytes]) -> Mapping[bytes, bytes]:
         """Bring near what the far shelf has; in two calls, since each key costs some time."""
         if self._far is None:
-            return
+            return _NOTHING
         # Where others write, what is near may be out of date, but not what lies before it.
         near = self._scan(links) if self._shared else None
         first = near.at if near else 0
@@ -316,13 +331,14 @@ class Ledger:
         for key, kept in got.items():
             self._near.set(key, kept.value, kept.seconds)
             self._wrote()
+        return {key: kept.value for key, kept in got.items()}
 
     def _wrote(self) -> None:
         """What was noted before proves nothing any more."""
         with self._asking:
             self._writes += 1
 
-    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, int, int, bool] | None:
+    def _latest_mark(self, links: Sequence[bytes]) -> tuple[int, _Spot, int, bool] | None:
         """Index and content of a mark at one of the latest links; None for who was not here.
 
         That is somebody new, a fork, or another proxy's.
@@ -338,29 +354,34 @@ class Ledger:
     ) -> None:
         if links:
             with self._asking:
-                self._asked[links[-1]] = (found.at if found else -1), writes, grown
+                self._asked[links[-1]] = _spot(found), writes, grown
 
     def _at(self, links: Sequence[bytes], at: int) -> Found | None:
         """The newest entry at a link, but for the last message's."""
         if not 0 <= at < len(links) - 1:
             return None
         first = self._near.get_many([_key(links[at], 0)]).get(_key(links[at], 0))
-        return Found(at, self._newest(links[at], first)) if first is not None else None
+        return Found(at, self._newest(links[at], first, _NOTHING)) if first is not None else None
 
-    def _newest(self, link: bytes, first: bytes) -> Entry:
+    def _newest(self, link: bytes, first: bytes, fetched: Mapping[bytes, bytes]) -> Entry:
         held = first
         for place in range(1, _PLACES):
-            later = self._near.get_many([_key(link, place)])
+            later = self._nearby([_key(link, place)], fetched)
             if not later:
                 break
             held = later[_key(link, place)]
         return decoded(held)
 
-    def _place(self, link: bytes) -> int:
+    def _place(self, link: bytes, fetched: Mapping[bytes, bytes]) -> int:
         """The first free place of a link; `_PLACES` where there is none."""
-        held = self._near.get_many([_key(link, place) for place in range(_PLACES)])
+        held = self._nearby([_key(link, place) for place in range(_PLACES)], fetched)
         return next((p for p in range(_PLACES) if _key(link, p) not in held), _PLACES)
 
 
 def _key(link: bytes, place: int) -> bytes:
     return link + place.to_bytes(2, "big")
+
+
+def _spot(found: Found | None) -> _Spot:
+    """Where the entry stands that holds, and its step: each at the same link is a later one."""
+    return (found.at, found.entry.step) if found else _NOWHERE

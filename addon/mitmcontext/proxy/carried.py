@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from cachetools import Cache, LRUCache, TLRUCache
 
 from mitmcontext.proxy import history, originals, threads
-from mitmcontext.stores.memory import lru
+from mitmcontext.stores.memory import lock_of, lru
 from mitmcontext.stores.memory_store import Cell, cells
 
 _NAME: Final = "mitmcontext_carried"
@@ -64,15 +64,19 @@ def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
 
 
 def ledger(kept: Carried, *, only: bool) -> TLRUCache[bytes, Cell]:
-    """The cache of frozen edits; a new one where it had another size.
+    """The cache of frozen edits. It may grow and never shrinks: no edit is lost at a reload.
 
     Args:
         kept: what is carried.
         only: whether they are kept nowhere else.
     """
     size = _ONLY_LEDGER_SIZE if only else _LEDGER_SIZE
-    if kept["near"].maxsize != size:
+    held = kept["near"]
+    if held.maxsize < size:
         kept["near"] = cells(size)
+        # With the time standing still, nothing expires between being named and being copied.
+        with lock_of(held), held.timer:
+            kept["near"].update(held)
     return kept["near"]
 
 
