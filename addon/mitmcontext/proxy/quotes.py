@@ -12,7 +12,7 @@ from typing import Final
 # It logs by this name whatever happens on connections.
 _LOG: Final = logging.getLogger("mitmproxy.proxy.server")
 # Bytes as Python writes them.
-_QUOTED: Final = re.compile(r"""\bb(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")""", re.DOTALL)
+_QUOTED: Final = re.compile(r"""\bb(?:'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+")""", re.DOTALL)
 _INSTEAD: Final = "[bytes, left out by mitmcontext]"
 
 
