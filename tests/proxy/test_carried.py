@@ -35,3 +35,15 @@ def test_frozen_edits_stay_where_a_disk_is_found_or_lost_at_a_reload(before: boo
     after = Memory(ledger(kept, only=not before))
 
     assert after.get_many([b"gone", b"link"]) == {b"link": b"edits"}
+
+
+def test_what_an_older_version_did_not_carry_is_made() -> None:
+    master = SimpleNamespace()
+    older = carried(master)
+    older["figures"]["requests"] = 7
+    del older["pools"]  # type: ignore[misc]
+
+    kept = carried(master)
+
+    assert kept is older
+    assert (kept["figures"], kept["pools"]) == ({"requests": 7}, {})

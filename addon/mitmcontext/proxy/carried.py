@@ -97,32 +97,41 @@ def was_carried(master: Any) -> bool:
 
 
 def carried(master: object) -> Carried:
-    """What an earlier load left on the master, or a fresh start."""
-    found = getattr(master, _NAME, None)
+    """What an earlier load left on the master, or a fresh start.
+
+    The earlier load may have been of an older version, which did not have all of it.
+    """
+    found: Carried | None = getattr(master, _NAME, None)
     if found is None:
-        found = Carried(
-            figures={},
-            messages=lru(_MESSAGES_SIZE),
-            near=cells(_LEDGER_SIZE),
-            prefixes=LRUCache(_HISTORIES),
-            finished={},
-            flows=WeakValueDictionary(),
-            pending={},
-            tees={},
-            refused=LRUCache(1_000),
-            windows=LRUCache(1_000),
-            lines=LRUCache(_LINES_SIZE, getsizeof=_size_of),
-            tabs=LRUCache(_HISTORIES),
-            notes=cells(_NOTES_SIZE),
-            purse=LRUCache(_HISTORIES),
-            history=history.fresh(),
-            originals=originals.fresh(),
-            missed=set(),
-            vocabularies={},
-            pools={},
-        )
+        found = _fresh()
         setattr(master, _NAME, found)
+    else:
+        found.update(_fresh() | found)
     return found
+
+
+def _fresh() -> Carried:
+    return Carried(
+        figures={},
+        messages=lru(_MESSAGES_SIZE),
+        near=cells(_LEDGER_SIZE),
+        prefixes=LRUCache(_HISTORIES),
+        finished={},
+        flows=WeakValueDictionary(),
+        pending={},
+        tees={},
+        refused=LRUCache(1_000),
+        windows=LRUCache(1_000),
+        lines=LRUCache(_LINES_SIZE, getsizeof=_size_of),
+        tabs=LRUCache(_HISTORIES),
+        notes=cells(_NOTES_SIZE),
+        purse=LRUCache(_HISTORIES),
+        history=history.fresh(),
+        originals=originals.fresh(),
+        missed=set(),
+        vocabularies={},
+        pools={},
+    )
 
 
 def drop_finished(kept: Carried) -> None:
