@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
-from tests.e2e.judging import OPTION, PATH, bodies
+from tests.e2e.judging import OPTION, PATH, WINDOW, Line, bodies
 from tests.e2e.waiting import wait_for
 
 from demo.session import encode
@@ -92,6 +92,26 @@ def test_a_reload_harms_no_request_and_keeps_the_counts(
     assert stats(proxy)["requests"]["recognised"] == len(provider.records)
     assert "Addon error" not in proxy.said()
     assert "Traceback" not in proxy.said()
+
+
+def test_what_is_frozen_outlives_a_reload_where_nothing_outlives_a_restart(
+    provider: Provider, start_proxy: StartProxy, connect: Connect, tmp_path: Path, addon: Path
+) -> None:
+    provider.models = with_windows({"*": WINDOW})
+    no_folder = tmp_path / "a file"
+    no_folder.touch()
+    proxy = start_proxy(
+        OPTION,
+        addon=addon / "context.py",
+        environment={"CONTEXT_CACHE_DIR": str(no_folder / "kept")},
+    )
+    line, connection = Line(provider, "key"), connect(proxy)
+    assert line.send(connection, bodies()[24]).changed
+    _reload(addon, tmp_path / "loaded", proxy)
+    assert line.send(connection, bodies()[25]).changed
+    assert line.complaints() == []
+    assert line.breaks() == []
+    assert "nothing survives a restart" in proxy.said()
 
 
 def _reload(addon: Path, sign: Path, proxy: Child) -> None:

@@ -128,7 +128,7 @@ class ContextAddon:
         Raises:
             BadSetting: a key file or an address that cannot be.
         """
-        opened = shelves(self._state.settings, os.environ)
+        opened = shelves(self._state.settings, os.environ, kept["spare_key"])
         self._state.key = opened.tenants
         self._asker = Asker(lambda: tls_context(ctx.options))
         self._state.worker = Worker(kept, opened, self._state.settings, self._asker)

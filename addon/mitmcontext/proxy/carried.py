@@ -9,6 +9,7 @@ belongs to a request in flight is of the old classes, and ends with it: no membe
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypedDict
 from weakref import WeakValueDictionary
@@ -54,6 +55,7 @@ class Carried(TypedDict):
     missed: set[str]
     vocabularies: dict[str, Any]
     pools: dict[str, ThreadPoolExecutor]
+    spare_key: bytes
 
 
 def sized(kept: Carried, size: int) -> Cache[bytes, bytes]:
@@ -131,6 +133,7 @@ def _fresh() -> Carried:
         missed=set(),
         vocabularies={},
         pools={},
+        spare_key=secrets.token_bytes(32),
     )
 
 

@@ -64,13 +64,19 @@ class Shelves:
     leases: Leases | None = None
 
 
-def shelves(settings: Settings, environment: Mapping[str, str]) -> Shelves:
+def shelves(settings: Settings, environment: Mapping[str, str], spare: bytes) -> Shelves:
     """Open what the settings name.
+
+    Args:
+        settings: where to keep things.
+        environment: the secrets, and where the user's home is.
+        spare: 32 random bytes, the key where none can be kept. With the same ones a reload finds
+            again what is in memory.
 
     Raises:
         BadSetting: the key file or the address of Redis is none, or one is set without the other.
     """
-    address, folder, key, note = _opened(settings, environment)
+    address, folder, key, note = _opened(settings, environment, spare)
     sealing = subkey(key, SEALING)
     tiers: list[Store] = []
     if not note:
@@ -96,7 +102,7 @@ def cache_shelf(settings: Settings, environment: Mapping[str, str]) -> tuple[Tie
     Raises:
         BadSetting: as `shelves` does.
     """
-    address, folder, key, note = _opened(settings, environment)
+    address, folder, key, note = _opened(settings, environment, secrets.token_bytes(32))
     sealing = subkey(key, SEALING)
     tiers: list[Store] = [Memory(cells(_CACHE_MEMORY))]
     if not note:
@@ -107,7 +113,9 @@ def cache_shelf(settings: Settings, environment: Mapping[str, str]) -> tuple[Tie
     return Tiers(tiers), subkey(key, TENANTS)
 
 
-def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Path, bytes, str]:
+def _opened(
+    settings: Settings, environment: Mapping[str, str], spare: bytes
+) -> tuple[str, Path, bytes, str]:
     """The address of Redis, the folder, the key; and why the folder cannot be used, or ""."""
     address = environment.get(REDIS_URL, "")
     given = environment.get(KEY_FILE, "")
@@ -125,7 +133,7 @@ def _opened(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Pa
         raise
     except (OSError, ValueError) as error:
         note = str(error) if isinstance(error, ValueError) else type(error).__name__
-        key = _given_key(given) if given else secrets.token_bytes(32)
+        key = _given_key(given) if given else spare
     return address, folder, key, note
 
 
