@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 
 import httpx
+import pytest
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import OPTION, PATH, WINDOW, Line, bodies
 from tests.e2e.waiting import wait_for
@@ -94,19 +95,29 @@ def test_a_reload_harms_no_request_and_keeps_the_counts(
     assert "Traceback" not in proxy.said()
 
 
-def test_what_is_frozen_outlives_a_reload_where_nothing_outlives_a_restart(
-    provider: Provider, start_proxy: StartProxy, connect: Connect, tmp_path: Path, addon: Path
+@pytest.mark.parametrize("there_was_one", [False, True])
+def test_what_is_frozen_outlives_a_reload_without_a_folder(
+    provider: Provider,
+    start_proxy: StartProxy,
+    connect: Connect,
+    tmp_path: Path,
+    addon: Path,
+    there_was_one: bool,
 ) -> None:
     provider.models = with_windows({"*": WINDOW})
-    no_folder = tmp_path / "a file"
-    no_folder.touch()
+    mount = tmp_path / "mount"
+    if not there_was_one:
+        mount.touch()
     proxy = start_proxy(
         OPTION,
         addon=addon / "context.py",
-        environment={"CONTEXT_CACHE_DIR": str(no_folder / "kept")},
+        environment={"CONTEXT_CACHE_DIR": str(mount / "kept")},
     )
     line, connection = Line(provider, "key"), connect(proxy)
     assert line.send(connection, bodies()[24]).changed
+    if there_was_one:
+        mount.rename(tmp_path / "gone")
+        mount.touch()
     _reload(addon, tmp_path / "loaded", proxy)
     assert line.send(connection, bodies()[25]).changed
     assert line.complaints() == []

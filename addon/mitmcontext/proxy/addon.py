@@ -129,6 +129,7 @@ class ContextAddon:
             BadSetting: a key file or an address that cannot be.
         """
         opened = shelves(self._state.settings, os.environ, kept["spare_key"])
+        kept["spare_key"] = opened.key
         self._state.key = opened.tenants
         self._asker = Asker(lambda: tls_context(ctx.options))
         self._state.worker = Worker(kept, opened, self._state.settings, self._asker)

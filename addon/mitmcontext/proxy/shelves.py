@@ -53,7 +53,8 @@ class Shelves:
 
     `far` is None where nothing does, and `note` says why. `shared` says whether other proxies
     write there, too. `choices` are where a team's people are remembered who opted out. `leases` say
-    which of the proxies does what one is enough for; None where there is one proxy.
+    which of the proxies does what one is enough for; None where there is one proxy. `key` is what
+    all keys come from: the spare one of the next load.
     """
 
     tenants: bytes
@@ -62,6 +63,7 @@ class Shelves:
     note: str
     choices: tuple[Store, ...] = ()
     leases: Leases | None = None
+    key: bytes = b""
 
 
 def shelves(settings: Settings, environment: Mapping[str, str], spare: bytes) -> Shelves:
@@ -70,8 +72,8 @@ def shelves(settings: Settings, environment: Mapping[str, str], spare: bytes) ->
     Args:
         settings: where to keep things.
         environment: the secrets, and where the user's home is.
-        spare: 32 random bytes, the key where none can be kept. With the same ones a reload finds
-            again what is in memory.
+        spare: the key where none can be read or kept, 32 bytes. With the one of the load before, a
+            reload finds again what is in memory.
 
     Raises:
         BadSetting: the key file or the address of Redis is none, or one is set without the other.
@@ -93,7 +95,7 @@ def shelves(settings: Settings, environment: Mapping[str, str], spare: bytes) ->
         if settings.context_team:
             choices.append(Sealed(RedisStore(server, f"choices-{name}"), sealing, _CHOICES))
     far = Tiers(tiers) if tiers else None
-    return Shelves(subkey(key, TENANTS), far, bool(address), note, tuple(choices), leases)
+    return Shelves(subkey(key, TENANTS), far, bool(address), note, tuple(choices), leases, key)
 
 
 def cache_shelf(settings: Settings, environment: Mapping[str, str]) -> tuple[Tiers, bytes]:
