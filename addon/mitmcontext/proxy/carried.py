@@ -22,8 +22,9 @@ from mitmcontext.stores.memory_store import Cell, cells
 
 _NAME: Final = "mitmcontext_carried"
 _MESSAGES_SIZE: Final = 48 << 20
-# Where frozen edits lie on a disk or in Redis, too, what is not here is fetched from there.
-_LEDGER_SIZE: Final = 8 << 20
+# Where frozen edits lie on a disk or in Redis, too, what is not here is fetched from there. A step
+# in a window of 200,000 tokens takes some 80 KB: these are three hundred, should the disk fail.
+_LEDGER_SIZE: Final = 24 << 20
 _ONLY_LEDGER_SIZE: Final = 64 << 20
 _NOTES_SIZE: Final = 16 << 20
 # An engineer who works with agents all day sends a thousand requests in an hour. What is kept for

@@ -13,22 +13,29 @@ from typing import Final
 
 # With nothing to free a search takes two milliseconds or three: hundredths of one for each request.
 _REQUESTS: Final = 100
+# A search takes the longer the more is kept, such as thousands of flows in mitmweb. So for each
+# request since the last one there may be so many objects.
+_OBJECTS: Final = 250
 
 
 class Garbage:
     """Has full searches come often, so that each of them is short."""
 
     def __init__(self) -> None:
-        self._requests = 0
+        self._left = _REQUESTS
 
     def is_due(self) -> bool:
         """Whether to search now; to be asked once for each request."""
-        self._requests = (self._requests + 1) % _REQUESTS
-        return self._requests == 0
+        self._left -= 1
+        if self._left > 0:
+            return False
+        self._left = _REQUESTS
+        return True
 
     async def search(self) -> None:
         """A full search."""
         gc.collect()
+        self._left = max(_REQUESTS, len(gc.get_objects()) // _OBJECTS)
 
 
 def set_aside() -> None:
