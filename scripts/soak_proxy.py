@@ -253,6 +253,10 @@ class Troublemaker:
 
 
 _CUT: Final = summariser.cut_off(b'{"type":"message"')
+_ASKED_FOR: Final = re.compile(
+    r"^(?:SyntaxError|mitmproxy\.exceptions\.AddonManagerError: An addon called 'nonetype')",
+    re.MULTILINE,
+)
 _BOMB: Final = gzip.compress(bytes(64 << 20), 9)
 
 
@@ -353,8 +357,8 @@ def _run(stage: Stage, seconds: float, seed: int, clients: int) -> dict[str, Any
     said = stage.proxy.said()
     # Saving what is no Python leaves one each time, and mitmproxy's own, from the second time on:
     # it takes in the place of the script something that it has in that place already.
-    asked_for = said.count("SyntaxError") + said.count("'nonetype' already exists")
-    if said.count("Traceback") - asked_for:
+    asked_for = len(_ASKED_FOR.findall(said))
+    if said.count("Traceback") > asked_for:
         ends = Counter(re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b", said, re.MULTILINE))
         stage.tally.violated(f"tracebacks in the log, that end in: {dict(ends)}")
     return {
