@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
+import msgspec
+
 from mitmcontext.condense.summaries.selection import TRUNCATION
 from mitmcontext.proxy import logs, running
 from mitmcontext.proxy.carried import carried
@@ -100,7 +102,8 @@ async def apply_intelligent_context_management(
     except Unreadable as why:
         engine.figures.failed(str(why))
         raise ValueError(f"these messages cannot be read: {why}") from None
-    outcome = replace(result.outcome, milliseconds=(time.perf_counter() - began) * 1_000)
+    took = (time.perf_counter() - began) * 1_000
+    outcome = msgspec.structs.replace(result.outcome, milliseconds=took)
     engine.figures.record(outcome)
     for line in logs.lines(outcome, settings):
         _log.info("mitmcontext: %s", line)

@@ -17,11 +17,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 from cryptography.hazmat.primitives.poly1305 import Poly1305
+from msgspec.structs import replace
 
 from mitmcontext.condense.entries import Found
 from mitmcontext.known import Fact

@@ -8,7 +8,6 @@ was read once can be recognised and reused wherever it stands in a later body.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -164,8 +163,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     item: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request as read: what decides about it, and where its messages lie in `body`.
 
     `system` is a string, a list of blocks with texts, or an object with a list of such `parts`.
@@ -199,8 +197,7 @@ class Request:
         return self.body[span.start : span.end]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Input and output tokens as the provider itself reported them; None where it said nothing.
 
     `input_tokens` is everything that fills the window, cached parts included.
@@ -219,8 +216,7 @@ class TooLong(NamedTuple):
     window: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One thing that was done to a conversation, for people to read.
 
     `what` is "stub", "fold", "drop", or "birth" for a result that was reduced when it was new.
@@ -255,8 +251,7 @@ class Money(NamedTuple):
     saved_so_far: float
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """Everything there is to show about one request. `reason` is ours, never the client's words.
 
     `sent` and `forwarded` are estimates in tokens of the whole request; `room` is what the model
@@ -278,7 +273,7 @@ class Outcome:
     steps: int = 0
     freed: int = 0
     messages: int = 0
-    changes: Sequence[Change] = field(default_factory=tuple)
+    changes: Sequence[Change] = ()
     milliseconds: float = 0.0
     predicted: float | None = None
     waited: float = 0.0

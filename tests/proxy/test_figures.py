@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mitmcontext.proxy.figures import STEPS_KEPT, Figures, memory_usage
 from mitmcontext.proxy.questions import Questions

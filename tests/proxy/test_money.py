@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from mitmcontext.condense.cost import Cache
 from mitmcontext.models.prices import prices_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io as stdio
 import time
 import unicodedata
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from mitmproxy import contentviews, io
 from mitmproxy.contentviews import Metadata
 from mitmproxy.test import taddons, tflow
 from mitmproxy.utils import emoji
+from msgspec.structs import replace
 
 from mitmcontext.proxy.recorded import KEY, from_metadata, money_to_metadata, to_metadata
 from mitmcontext.proxy.view import MAX_LINES, WIDTH, ContextView, render

@@ -6,11 +6,11 @@ import base64
 import copy
 import json
 import random
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.conversations import Style, laws, seeds, styles, words
 from tests.way import Way, window
 from tests.wire.gemini_bodies import (

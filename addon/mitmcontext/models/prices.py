@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from mitmcontext.models.names import longest_match, plain
 from mitmcontext.models.tables import rows_by_pattern
@@ -14,8 +16,7 @@ _MINUTE: Final = 60.0
 _HOUR: Final = 3_600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(msgspec.Struct, frozen=True):
     """What a model's tokens cost, in US dollars per million.
 
     `input` is the plain price; `cache_read` and `cache_write` are those of tokens that come out of

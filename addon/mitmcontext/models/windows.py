@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+
+import msgspec
+from msgspec.structs import replace
 
 from mitmcontext.models.names import longest_match, plain
 from mitmcontext.models.tables import Row, rows_by_pattern
@@ -14,8 +16,7 @@ SMALLEST = 1_000  # an override below this is taken for a slip of the pen
 _LARGEST = 1_000_000_000  # and so is one above this
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """A model's limits in tokens. None is "not known" or, for `total`, "not counted together".
 
     `input` is the most it reads, `output` the most it writes, `total` what both may be together.

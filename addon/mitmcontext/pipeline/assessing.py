@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from mitmcontext.condense.assess import (
     SURE_TO_FIT,
@@ -42,8 +43,7 @@ _FURTHER: Final = 0.5
 _CLEARLY: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(msgspec.Struct, frozen=True):
     """How full the window is. The figures are the provider's tokens as expected, of whole requests.
 
     `room` is what is to be enough, `limit` what the model can take: less is the user's wish.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -27,8 +26,7 @@ from mitmcontext.values import Request, Span
 from mitmcontext.wire.api import Api, message_of
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A request as read, with what is known of each message and the links of the conversation.
 
     `stretch` is what of it was read before; `counted` are the estimates of the messages in it.
@@ -45,8 +43,7 @@ class Reading:
     beside: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Laid:
+class Laid(msgspec.Struct, frozen=True):
     """What the client sent, and the same with the frozen edits laid over it.
 
     Without frozen edits both are one and the same. `births` are the messages behind the entry's
@@ -56,7 +53,7 @@ class Laid:
     sent: Reading
     forwarded: Reading
     found: Found | None
-    births: Mapping[int, Born] = field(default_factory=dict)
+    births: Mapping[int, Born] = msgspec.field(default_factory=dict)
 
     @property
     def edits(self) -> tuple[FrozenEdit, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from mitmcontext.births import Births, Born, edits_of
 from mitmcontext.condense.assess import (
@@ -53,8 +54,7 @@ class Market:
     must_pay: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A step that passed every check: what to freeze, and the request that it makes.
 
     `estimates` are the uncorrected ones of its messages. `shared` tokens stand before its first
@@ -147,7 +147,7 @@ def _with_births(step: Step, laid: Laid, births: Mapping[int, Born]) -> Step:
     folded = {edit.message for edit in planned if edit.part == WHOLE}
     own = {(edit.message, edit.part): edit for edit in edits_of(births)}
     edits = [
-        msgspec.structs.replace(edit, digest=own[edit.message, edit.part].digest)
+        replace(edit, digest=own[edit.message, edit.part].digest)
         if (edit.message, edit.part) in own
         else edit
         for edit in planned
@@ -158,7 +158,7 @@ def _with_births(step: Step, laid: Laid, births: Mapping[int, Born]) -> Step:
         if edit.message <= at and place not in changed and edit.message not in folded
     ]
     ordered = tuple(sorted(edits, key=lambda edit: (edit.message, edit.part)))
-    return replace(step, entry=msgspec.structs.replace(step.entry, edits=ordered))
+    return replace(step, entry=replace(step.entry, edits=ordered))
 
 
 def conversation_of(laid: Laid, assessment: Assessment, known: Known) -> Conversation:

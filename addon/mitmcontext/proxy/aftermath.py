@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Final
 
 from mitmproxy import http
+from msgspec.structs import replace
 
 from mitmcontext.proxy import logs
 from mitmcontext.proxy.commands import LINK

@@ -6,10 +6,10 @@ An answer is held only where it may have to be replaced: a refusal of what we ma
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Final
 
 from mitmproxy import ctx, http
+from msgspec.structs import replace
 
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.aftermath import Aftermath

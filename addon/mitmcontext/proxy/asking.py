@@ -69,8 +69,7 @@ class Target:
     name: str | None = None
 
 
-@dataclass(frozen=True)
-class Asks:
+class Asks(msgspec.Struct, frozen=True, dict=True):
     """What it takes to ask on behalf of a flow.
 
     Attributes:

@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from mitmcontext import pipeline
 from mitmcontext.births import Births

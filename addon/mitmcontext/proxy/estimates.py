@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from mitmcontext import pipeline
 from mitmcontext.known import beside_of

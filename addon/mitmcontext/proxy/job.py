@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+import msgspec
 from mitmproxy import http
+from msgspec.structs import replace
 
 from mitmcontext import pipeline
 from mitmcontext.condense.cost import Cache
@@ -37,8 +38,7 @@ class Claim:
         return first
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """What of a flow decides about it. `headers` have names in lower case.
 
     `place` is a keyed digest of where the request goes; `tenant` is one of that and of who sends
@@ -59,8 +59,7 @@ class Job:
     asks: Asks | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """A request with what is frozen laid over it: the lowest rung that keeps the prefix.
 
     `raw` is what goes out then, encoded; None where that is what the client sent. `cache` is what
@@ -126,8 +125,7 @@ class Estimated(NamedTuple):
     scale: Scale
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What to forward (None: as it came) and what to show.
 
     `before` is what would have gone out without a new step; `shared` of its tokens stand before

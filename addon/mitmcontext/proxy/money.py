@@ -13,10 +13,10 @@ history is taken to fare no better.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from mitmcontext.condense.cost import Billed, Cache, billed_of, cost_of, imagined
 from mitmcontext.models.prices import Prices, prices_of

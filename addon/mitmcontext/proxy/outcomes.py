@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from typing import Any, Final
 
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from mitmcontext import pipeline
 from mitmcontext.known import Known

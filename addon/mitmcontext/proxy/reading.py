@@ -10,9 +10,10 @@ import asyncio
 import secrets
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from mitmcontext import pipeline
 from mitmcontext.births import Births

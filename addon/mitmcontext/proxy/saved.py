@@ -11,10 +11,10 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from mitmproxy import http
+from msgspec.structs import replace
 
 from mitmcontext.proxy import recorded, words
 from mitmcontext.proxy.carried import carried

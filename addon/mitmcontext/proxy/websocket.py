@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
 from cachetools import LRUCache
 from mitmproxy import ctx, http
 from mitmproxy.proxy.layers.websocket import Fragmentizer
 from mitmproxy.websocket import WebSocketMessage
+from msgspec.structs import replace
 
 from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.guard import is_the_end
@@ -39,8 +40,7 @@ _OF_ONE_TURN: Final = "x-codex-turn-metadata"
 _log: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One connection.
 
     Attributes:
@@ -53,7 +53,7 @@ class Line:
         blamed: whether that was without its step.
     """
 
-    mirror: Mirror = field(default_factory=Mirror)
+    mirror: Mirror = msgspec.field(default_factory=Mirror)
     held: bytes = b""
     going: bytes = b""
     original: bytes | None = None

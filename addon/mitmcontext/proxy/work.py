@@ -8,11 +8,12 @@ what the provider took and what it refused.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
 from cachetools import LRUCache, TTLCache
+from msgspec.structs import replace
 
 from mitmcontext.births import Births
 from mitmcontext.condense.entries import Found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from mitmcontext.values import (
     MEDIA,
@@ -57,8 +58,7 @@ def vertex_project(path: str) -> str:
     return f"project {found[1]}" if found else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
+class Api(msgspec.Struct, frozen=True):
     """One provider's API: everything that differs from vendor to vendor.
 
     Attributes:
