@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from sys import getsizeof
 from typing import Final
@@ -121,15 +121,19 @@ class Known:
             key = hashlib.sha256(body[start:end]).digest() + named
             kept = get(key)
             if kept is None:
-                message = message_of(api, body[start:end])
+                # It is kept once it is counted, which mostly is a moment later.
+                message = self._read.get(key) or self._new(api, key, body[start:end])
                 kept = message.digest
-                self._store[key] = kept
-                self._read.put(key, message)
-                if self.tell is not None:
-                    self.tell(key, message)
             tokens = int.from_bytes(kept[_DIGEST:], "big") if len(kept) > _DIGEST else None
             found.append(Fact(key, kept[:_DIGEST], tokens))
         return found
+
+    def _new(self, api: Api, key: bytes, raw: bytes) -> Message:
+        message = message_of(api, raw)
+        self._read.put(key, message)
+        if self.tell is not None:
+            self.tell(key, message)
+        return message
 
     def messages(self, api: Api, request: Request, facts: Sequence[Fact]) -> list[Message]:
         """The messages of a request, read; those that were read a moment ago are not read again."""
@@ -204,8 +208,8 @@ class Known:
         beside: bytes | None = None,
     ) -> int:
         """How many bytes of a request were never counted; its `first` messages were."""
-        outside = [(beside or beside_of(request), len(_tools(request)), "")]
-        outside += self._system(request)
+        tools = request.tools.end - request.tools.start if request.tools else 0
+        outside = [(beside or beside_of(request), tools, ""), *self._system(request)]
         new = sum(
             size for name, size, _ in outside if _outside_key(family, name) not in self._store
         )
@@ -226,13 +230,6 @@ class Known:
             if tokens is not None:
                 self._keep(fact, tokens)
                 facts[at] = Fact(fact.key, fact.digest, tokens)
-
-    def counts(self, facts: Iterable[Fact]) -> Iterator[tuple[bytes, int]]:
-        """Key and tokens of those that are counted by now."""
-        for fact in facts:
-            kept = self._store.get(fact.key, b"")
-            if len(kept) > _DIGEST:
-                yield fact.key, int.from_bytes(kept[_DIGEST:], "big")
 
     def tokens_of(self, key: bytes) -> int | None:
         """The estimated tokens of the message with this key, if it was counted."""
@@ -311,10 +308,6 @@ def outside_of(request: Request) -> Outside:
 
 def _at(request: Request, span: Span | None) -> bytes:
     return request.body[slice(*span)] if span else b""
-
-
-def _tools(request: Request) -> bytes:
-    return _at(request, request.tools)
 
 
 def beside_of(request: Request) -> bytes:

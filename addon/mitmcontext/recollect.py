@@ -166,7 +166,8 @@ class Recollections:
                 request = _around(api, body, start, stretch)
                 if request is not None:
                     return request, stretch
-        little = len(body) <= most.whole and body.count(b",") <= most.values
+        little = len(body) <= most.whole
+        little = little and (len(body) <= most.values or body.count(b",") <= most.values)
         return (api.read(body), None) if little else None
 
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:

@@ -31,7 +31,7 @@ def sources(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[int
     at = 0
     for run in _runs(edits):
         found += range(at, run.first)
-        found += [None] * sum(1 for _ in _note(api, request, run))
+        found += [None] * (1 + sum(_parted(api, request, run)))
         at = run.last + 1
     found += range(at, len(request.spans))
     return found
@@ -79,15 +79,22 @@ def _folds(api: Api, request: Request, edits: Sequence[FrozenEdit]) -> list[Edit
 
 def _note(api: Api, request: Request, run: _Run) -> Iterator[bytes]:
     """The messages that stand for a run: the note, parted from a user's where that has to be."""
-    if not api.between:
-        yield api.user_message(run.text)
-        return
-    if run.follows or (run.first and _is_users(api, request, run.first - 1)):
+    before, behind = _parted(api, request, run)
+    if before:
         yield api.between
     yield api.user_message(run.text)
-    behind = run.last + 1
-    if not run.followed and behind < len(request.spans) and _is_users(api, request, behind):
+    if behind:
         yield api.between
+
+
+def _parted(api: Api, request: Request, run: _Run) -> tuple[bool, bool]:
+    """Whether a note has to be parted from what stands before it, and from what stands behind."""
+    if not api.between:
+        return False, False
+    before = run.follows or (run.first > 0 and _is_users(api, request, run.first - 1))
+    next_ = run.last + 1
+    open_ = not run.followed and next_ < len(request.spans)
+    return before, open_ and _is_users(api, request, next_)
 
 
 def _is_users(api: Api, request: Request, at: int) -> bool:

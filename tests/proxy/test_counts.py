@@ -64,7 +64,7 @@ def test_a_conversation_is_not_counted_again_after_a_restart(far: Memory) -> Non
     known = started(counter)
     read = reading(known, LONG)
     before = count(known, read)
-    kept(far).keep(read, known, uncounted(reading(started(counter), LONG)))
+    kept(far).keep(read, before, uncounted(reading(started(counter), LONG)))
     assert counter.asked == len(LONG)
 
     known = started(counter)
@@ -80,8 +80,7 @@ def test_a_conversation_is_not_counted_again_after_a_restart(far: Memory) -> Non
 def test_another_conversation_learns_nothing(far: Memory) -> None:
     known = started(Counting())
     read = reading(known, LONG)
-    count(known, read)
-    kept(far).keep(read, known, WORTH_KEEPING)
+    kept(far).keep(read, count(known, read), WORTH_KEEPING)
     other = reading(started(Counting()), ["another", *LONG])
     before = uncounted(other)
     kept(far).take_over(other, known)
@@ -91,8 +90,7 @@ def test_another_conversation_learns_nothing(far: Memory) -> None:
 def test_little_is_neither_kept_nor_asked_for(far: Memory) -> None:
     known = started(Counting())
     read = reading(known, ["short", "shorter"])
-    count(known, read)
-    kept(far).keep(read, known, uncounted(read) + 50)
+    kept(far).keep(read, count(known, read), uncounted(read) + 50)
     kept(far).take_over(read, known)
     figures = far.figures()
     assert (figures.entries, figures.hits + figures.misses) == (0, 0)
@@ -102,8 +100,7 @@ def test_many_small_counts_are_kept_together(far: Memory) -> None:
     known, keeper = started(Counting()), kept(far)
     for length in range(10, 101, 10):
         read = reading(known, LONG[:length])
-        count(known, read)
-        keeper.keep(read, known, WORTH_KEEPING // 5 + 1)
+        keeper.keep(read, count(known, read), WORTH_KEEPING // 5 + 1)
     assert far.figures().entries == 1
     fresh = started(Counting())
     later = reading(fresh, LONG)
@@ -114,8 +111,7 @@ def test_many_small_counts_are_kept_together(far: Memory) -> None:
 def test_what_is_damaged_is_not_used(far: Memory) -> None:
     known, keeper = started(Counting()), kept(far)
     read = reading(known, LONG)
-    count(known, read)
-    keeper.keep(read, known, WORTH_KEEPING)
+    keeper.keep(read, count(known, read), WORTH_KEEPING)
     (name,) = _keys(far)
     far.set(name, b"garbage", 60.0)
     fresh = started(Counting())

@@ -148,12 +148,15 @@ class Ledger:
         Somebody who goes back to where an entry ends wants an answer to that message, not to a
         note about it. May take some milliseconds where there is a far shelf.
         """
+        writes = self._writes
         certain, found = self.near(links)
         if not certain:
             grown = self._latest_mark(links) is not None
             fetched = self._fetch(links)
-            writes = self._writes
-            found = self._scan(links, fetched=fetched)
+            # Of who was not here before, all that is in memory was looked at just now.
+            if fetched or grown:
+                writes = self._writes
+                found = self._scan(links, fetched=fetched)
             self._note(links, found, writes, grown=grown)
         return found
 

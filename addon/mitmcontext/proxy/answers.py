@@ -108,8 +108,8 @@ class Answers:
         if result is None or result.link is None or flow.response is None:
             return
         if flow.response.status_code < 300:
-            self._state.later(self._state.at_work().confirm(result))
-            self._state.later(self._state.at_work().prepare(result))
+            for work in self._state.at_work().accepted(result):
+                self._state.later(work)
 
     async def _refused(self, flow: http.HTTPFlow) -> None:
         """Where the provider refused the length or the shape of a request, send it once more."""

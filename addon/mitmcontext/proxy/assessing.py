@@ -81,7 +81,7 @@ class Assessor:
         new = uncounted(sent)
         assessment = self._remembered(ready)
         if new:
-            kept.keep(sent, self._known, new)
+            kept.keep(sent, assessment.sent_estimates, new)
         return assessment
 
     def assess(self, ready: Ready) -> Assessment:

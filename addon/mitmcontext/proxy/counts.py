@@ -8,7 +8,7 @@ which nothing is known.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from cachetools import LRUCache
@@ -52,15 +52,15 @@ class KeptCounts:
         if kept is not None and len(kept) % _ROW == 0:
             known.adopt(reading.facts, dict(_rows(kept)), _NAME)
 
-    def keep(self, reading: Reading, known: Known, counted: int) -> None:
+    def keep(self, reading: Reading, tokens: Sequence[int], counted: int) -> None:
         """Keep the counts of a conversation of which so many bytes were counted just now."""
         name = self._name_of(reading)
         with self._lock:
             unkept = self._unkept.get(name, 0) + counted
             self._unkept[name] = unkept if unkept < WORTH_KEEPING else 0
         if unkept >= WORTH_KEEPING:
-            rows = known.counts(reading.facts)
-            packed = (key[:_NAME] + min(tokens, _MOST).to_bytes(4, "big") for key, tokens in rows)
+            rows = zip(reading.facts, tokens, strict=True)
+            packed = [fact.key[:_NAME] + min(own, _MOST).to_bytes(4, "big") for fact, own in rows]
             self._far.set(name, b"".join(packed), self._kept)
 
     def _name_of(self, reading: Reading) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 
 from mitmcontext.tokens import vocabulary
 from mitmcontext.tokens.estimate import Count
@@ -20,6 +19,7 @@ class Encoders:
         self._tokenizer = tokenizer
         self._loading = threading.Lock()
         self._loaded = kept if tokenizer == vocabulary.TIKTOKEN else {}
+        self._counts: dict[str, Count] = {}
 
     def __contains__(self, encoding: str) -> bool:
         """Whether it is loaded."""
@@ -27,8 +27,10 @@ class Encoders:
 
     def count(self, encoding: str) -> Count:
         """The count by an encoding; the first use of one takes most of a second."""
-        if encoding not in self._loaded:
+        count = self._counts.get(encoding)
+        if count is None:
             with self._loading:
                 if encoding not in self._loaded:
                     self._loaded[encoding] = vocabulary.load(encoding, self._tokenizer)
-        return partial(vocabulary.count, self._loaded[encoding])
+                count = self._counts[encoding] = vocabulary.counting(self._loaded[encoding])
+        return count

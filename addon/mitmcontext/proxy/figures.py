@@ -205,7 +205,9 @@ class Figures:
         figures["estimates"] += 1
         figures["estimates_close"] += error <= CLOSE
         figures["estimates_near"] += error <= NEAR
-        figures["estimate_errors"] = [*figures["estimate_errors"], round(error, 5)][-ERRORS_KEPT:]
+        errors = figures["estimate_errors"]
+        errors.append(round(error, 5))
+        del errors[:-ERRORS_KEPT]
         if self._total is not None:
             self._total.compared(estimated, reported)
 

@@ -13,7 +13,10 @@ _UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_BIDI_AND_HIDDE
 
 def line(text: str) -> str:
     """One short line of it, safe to show."""
-    return neutral(text[:200]).replace("\n", " ").replace("\t", " ")
+    text = text[:200]
+    if text.isascii() and text.isprintable():
+        return text
+    return neutral(text).replace("\n", " ").replace("\t", " ")
 
 
 def neutral(text: str) -> str:

@@ -203,14 +203,17 @@ class Summaries:
         self._questions.count("waiting_ms", spent)
         return spent
 
-    async def prepare(self, result: Result) -> None:
-        """Where warning is near, have summaries ready when it comes. Nobody waits for it."""
+    def may_prepare(self, result: Result) -> bool:
+        """Whether warning is near, and summaries might be had until it comes."""
         ready, outcome = result.ready, result.outcome
         near = outcome.level in (Level.CAUTION, Level.WARNING) and result.counted
         if not near or not self._is_on(ready) or outcome.action == Action.CONDENSED:
-            return
-        if root_of(ready.laid.sent.links) in self._flights:
-            return
+            return False
+        return root_of(ready.laid.sent.links) not in self._flights
+
+    async def prepare(self, result: Result) -> None:
+        """Have summaries ready when warning comes. Nobody waits for it."""
+        ready = result.ready
         wish = await threads.run(self._pool, partial(self._ahead, ready))
         flight = self._flight(wish) if wish is not None else None
         if flight is not None:

@@ -74,9 +74,10 @@ Lines = LRUCache[str, Line]
 def is_upgrade(flow: http.HTTPFlow) -> bool:
     """Whether a request asks for a WebSocket to Responses."""
     request = flow.request
-    path = request.path.partition("?")[0]
-    upgrade = request.headers.get("upgrade", "").lower() == "websocket"
-    return request.method == "GET" and upgrade and responses_socket.upgrades(path)
+    if request.method != "GET" or not responses_socket.upgrades(request.path.partition("?")[0]):
+        return False
+    wanted: str = request.headers.get("upgrade", "")
+    return wanted.lower() == "websocket"
 
 
 def refusal() -> http.Response:

@@ -8,6 +8,7 @@ what the provider took and what it refused.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -182,6 +183,14 @@ class Worker:
         """What a request has cost and saved; None where it was no request to a model."""
         return self._tabs.bill(result, usage)
 
+    def accepted(self, result: Result) -> Iterator[Coroutine[Any, Any, None]]:
+        """The provider took this request: what is left to be done then, mostly nothing."""
+        found = result.ready.laid.found
+        if found is not None and not self._is_proven(result, found):
+            yield self.confirm(result)
+        if self._summaries is not None and self._summaries.may_prepare(result):
+            yield self._summaries.prepare(result)
+
     async def confirm(self, result: Result) -> None:
         """The provider took this request: what is frozen of its conversation lives on."""
         laid = result.ready.laid
@@ -200,10 +209,14 @@ class Worker:
         found = result.ready.laid.found
         if result.raw is None or found is None:
             return False
+        return result.before is not None or not self._is_proven(result, found)
+
+    def _is_proven(self, result: Result, found: Found) -> bool:
+        """Whether the provider took all that is laid over a request before."""
         laid = result.ready.laid
         if laid.births and newest_birth(laid) not in self._taken:
-            return True
-        return result.before is not None or _proof(result, found) not in self._confirmed
+            return False
+        return _proof(result, found) in self._confirmed
 
     async def step_back(self, result: Result) -> bytes:
         """The last form that the provider took, or what the client sent."""
@@ -225,11 +238,6 @@ class Worker:
             await threads.run(self._pool, retract)
             self._refused[laid.sent.links[laid.found.at]] = True
             self._prefixes.forget(laid.sent.links)
-
-    async def prepare(self, result: Result) -> None:
-        """After an answer: have summaries ready where the next step is near."""
-        if self._summaries is not None:
-            await self._summaries.prepare(result)
 
     def is_ours(self, body: bytes) -> bool:
         """Whether a request is a question of our own that came by here."""

@@ -249,15 +249,24 @@ def count(encoding: Encoder, text: str) -> int:
     Exact but for text without anything to cut at: there within about one token per 16,384
     characters. Lone surrogates count as the replacement character.
     """
+    return counting(encoding)(text)
+
+
+def counting(encoding: Encoder) -> Callable[[str], int]:
+    """What counts texts as `count` does, for whoever has many: most are short."""
     count_piece = partial(_count, encoding)
     # By its name: tiktoken's own objects outlive a reload, a class of ours would not.
     if isinstance(encoding, Encoding) and encoding.name.endswith(_IS_QUICK):
         encode = _buffered(encoding)
         if encode is not None:
             count_piece = partial(_count_quick, encode)
-    if len(text) <= SLICE:
-        return count_piece(text)
-    return sum(map(count_piece, slices(text)))
+
+    def count_text(text: str) -> int:
+        if len(text) <= SLICE:
+            return count_piece(text)
+        return sum(map(count_piece, slices(text)))
+
+    return count_text
 
 
 def _count(encoding: Encoder, text: str) -> int:

@@ -99,17 +99,17 @@ def number_of(raw: bytes, span: Span | None) -> int | None:
 
 def is_object(raw: bytes, span: Span) -> bool:
     """Whether a JSON object stands at `span`."""
-    return raw[span.start : span.start + 1] == b"{"
+    return raw.startswith(b"{", span.start)
 
 
 def is_array(raw: bytes, span: Span) -> bool:
     """Whether a JSON array stands at `span`."""
-    return raw[span.start : span.start + 1] == b"["
+    return raw.startswith(b"[", span.start)
 
 
 def is_string(raw: bytes, span: Span) -> bool:
     """Whether a JSON string stands at `span`."""
-    return raw[span.start : span.start + 1] == b'"'
+    return raw.startswith(b'"', span.start)
 
 
 def is_null(raw: bytes, span: Span) -> bool:

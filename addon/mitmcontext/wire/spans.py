@@ -9,6 +9,7 @@ refused as `Unreadable`; nothing is ever searched for.
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -23,6 +24,7 @@ MOST_VALUES: Final = 150_000
 """So many values in all are read: each takes some sixty bytes of memory as soon as it is found, and
 all those of one object or array are found in one go that nobody else can interrupt."""
 
+_PIECE: Final = 64 << 10
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _COMMA: Final = re.compile(rb"[ \t\n\r]*+,[ \t\n\r]*+")
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -80,11 +82,8 @@ def tolerant[T](body: bytes, read: Callable[[bytes, bytes], T]) -> T:
         Unreadable: not UTF-8, or `read` finds it so.
     """
     check_values(body)
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError:
-            raise Unreadable("the body is not UTF-8") from None
+    if not (body.isascii() or _is_utf8(body)):
+        raise Unreadable("the body is not UTF-8")
     try:
         return read(body, body)
     except Unreadable:
@@ -94,6 +93,18 @@ def tolerant[T](body: bytes, read: Callable[[bytes, bytes], T]) -> T:
         if masked == body:
             raise
     return read(masked, body)
+
+
+def _is_utf8(body: bytes) -> bool:
+    """Piece by piece: as a whole, its text may take four times as much memory."""
+    decoder = getincrementaldecoder("utf-8")()
+    try:
+        for at in range(0, len(body), _PIECE):
+            decoder.decode(body[at : at + _PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def members(text: bytes, span: Span) -> list[Member]:
@@ -198,15 +209,16 @@ def value(text: bytes, span: Span) -> object:
         Unreadable: what stands there is not JSON.
     """
     try:
-        return _ANY.decode(memoryview(text)[span.start : span.end])
+        return _ANY.decode(text[slice(*span)])
     except (msgspec.MsgspecError, RecursionError):
         raise Unreadable("the body is not JSON") from None
 
 
 def string(text: bytes, span: Span) -> str | None:
     """The string at `span`; None where something else stands there."""
+    start, end = span
     try:
-        return _TEXT.decode(memoryview(text)[span.start : span.end])
+        return _TEXT.decode(text[start:end])
     except (msgspec.MsgspecError, RecursionError):
         return None
 
