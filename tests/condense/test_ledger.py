@@ -295,7 +295,8 @@ def test_forgetting_removes_all_steps_of_a_conversation_everywhere() -> None:
 
     assert book.find(told) is None
     assert Ledger(shelf(), far).find(told) is None
-    assert (near.figures().entries, far.figures().entries) == (0, 0)
+    assert near.figures().entries == 0
+    assert far.figures().entries == 1, "for how little anything was ever frozen"
 
 
 def test_of_two_steps_that_were_taken_apart_the_shared_one_holds_for_both() -> None:
@@ -343,6 +344,56 @@ def test_what_could_not_be_removed_everywhere_is_said() -> None:
     frozen = book.freeze(told, entry(10), None)
     assert book.forget(told[frozen.at]) == (1, False)
     assert not book.clear()
+
+
+def test_it_is_known_for_how_little_anything_was_frozen() -> None:
+    far = Tiers([shelf()])
+    told = links("abcdefgh")
+    book = Ledger(shelf(), far)
+    book.look_for_smaller()
+    assert book.smallest > 10**12, "for nothing yet"
+
+    book.freeze(told, entry(3), None, 80_000)
+    assert 0 < book.smallest <= 80_000 // 2, "the same messages may be sent in fewer bytes"
+    book.freeze(links("xyzxyz"), entry(1), None, 8_000)
+    smallest = book.smallest
+    assert 0 < smallest <= 8_000 // 2
+    book.freeze(links("yyyyyy"), entry(1), None, 90_000)
+    assert book.smallest == smallest
+
+    again = Ledger(shelf(), far)
+    assert again.smallest > smallest
+    again.look_for_smaller()
+    assert again.smallest == smallest, "after a restart"
+    again.freeze(links("zzzzzz"), entry(1), None)
+    assert again.smallest == 0, "who does not say may mean any size"
+    book.look_for_smaller()
+    assert book.smallest == 0, "another proxy's"
+
+    assert book.clear()
+    book.look_for_smaller()
+    assert book.smallest > 10**12
+
+
+def test_how_little_is_kept_for_outlives_a_reload_and_an_older_version() -> None:
+    near, sizes = shelf(), dict[str, int]()
+    Ledger(near, sizes=sizes).freeze(links("abcdefgh"), entry(3), None, 80_000)
+    assert 0 < Ledger(near, sizes=sizes).smallest < 80_000
+    assert Ledger(near, sizes={}).smallest == 0, "what an older version froze may be any size"
+
+
+def test_what_heals_a_shelf_says_how_little_it_is_for() -> None:
+    disk = shelf()
+    near, far, told = shelf(), Tiers([disk]), links("abcdefgh")
+    book = Ledger(near, far)
+    frozen = book.freeze(told, entry(3), None, 80_000)
+    disk.clear()
+
+    assert book.confirm(told, frozen)
+
+    fresh = Ledger(shelf(), far)
+    fresh.look_for_smaller()
+    assert fresh.smallest == book.smallest
 
 
 def test_what_was_found_before_a_reload_is_what_is_found_after_it(

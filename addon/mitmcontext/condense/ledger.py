@@ -14,8 +14,9 @@ first one wins and both use it.
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 from cachetools import LRUCache
@@ -36,6 +37,12 @@ _NEW: Final = 9
 # Steps that edit nothing deeper than the one before are rare: so many may share a link.
 _PLACES: Final = 16
 _NOTHING: Final[Mapping[bytes, bytes]] = {}
+# Of the same messages less may be sent: without spaces, cache markers, blocks around a text.
+_TERSER: Final = 4
+# Where the smallest size is kept that anything was frozen for, and for how many seconds: longer
+# than any entry that is in use.
+_SMALLEST: Final = b"smallest"
+_FOREVER: Final = 10 * 365 * 86_400.0
 
 
 _Spot = tuple[int, int]
@@ -116,6 +123,7 @@ class Ledger:
         far: survives a restart. It decides what is frozen. None: there is only the near one.
         shared: whether other proxies write to the far shelf, so that it is asked every time.
         kept: for how many seconds a confirmed entry lives after its last use.
+        sizes: where the smallest size is kept that anything was frozen for; as long as `near`.
     """
 
     def __init__(
@@ -125,6 +133,7 @@ class Ledger:
         *,
         shared: bool = False,
         kept: float = 86_400.0,
+        sizes: MutableMapping[str, int] | None = None,
     ) -> None:
         self._near = near
         self._far = far
@@ -139,6 +148,9 @@ class Ledger:
         self._asked: LRUCache[bytes, tuple[_Spot, int, bool]] = LRUCache(_ASKED)
         self._asking = threading.Lock()
         self._writes = 0
+        self._sizes = {} if sizes is None else sizes
+        # What came from a version that kept no sizes may have any.
+        self._sizes.setdefault("smallest", 0 if near.figures().entries else sys.maxsize)
         # By a link with an entry: the links of later entries of its conversation.
         self._later: LRUCache[bytes, set[bytes]] = LRUCache(_ASKED)
 
@@ -186,7 +198,22 @@ class Ledger:
             self._note(links, found, writes, grown=grown)
         return certain, found
 
-    def freeze(self, links: Sequence[bytes], entry: Entry, base: Found | None) -> Found:
+    @property
+    def smallest(self) -> int:
+        """No entry is for a conversation of fewer bytes, as far as is known here."""
+        return self._sizes["smallest"]
+
+    def look_for_smaller(self) -> None:
+        """Learn for how few bytes others froze something, or earlier processes.
+
+        May take some milliseconds. A shelf that is broken has nothing, be it small or large.
+        """
+        if self._far is not None:
+            self._lower(self._smallest_kept())
+
+    def freeze(
+        self, links: Sequence[bytes], entry: Entry, base: Found | None, size: int = 0
+    ) -> Found:
         """Keep an entry, unless another one took its place meanwhile: then that one holds.
 
         What is returned holds this very object only if it was kept now.
@@ -198,6 +225,8 @@ class Ledger:
             links: the conversation's links.
             entry: what to keep; it belongs to the last message that it edits.
             base: what the step was planned on.
+            size: bytes of the messages up to the one that the entry belongs to, as they were sent;
+                0 where that is not known.
         """
         # Two steps may belong to different links, so inserting if absent is not enough.
         with self._freezing:
@@ -209,6 +238,7 @@ class Ledger:
             place = self._place(links[at], self._fetch([links[at]])) if again else 0
             for earlier in entry.earlier:
                 self._later[earlier] = self._later.get(earlier, set()) | {links[at]}
+            self._keep_size(size // _TERSER)
             key, value = _key(links[at], place), packed(entry)
             kept = self._far.add(key, value, self._provisional) if self._far else None
             if kept is None:
@@ -232,6 +262,8 @@ class Ledger:
             return True
         far = self._far.get_latest(keys)
         for key, value in near.items():
+            if key not in far:
+                self._keep_size(self.smallest)
             held = far.get(key) or self._far.add(key, value, self._kept)
             if held is not None and held != value:
                 self._near.set(key, held, self._kept)
@@ -269,6 +301,7 @@ class Ledger:
         self._near.clear()
         self._later.clear()
         everywhere = self._far.clear() if self._far else True
+        self._sizes["smallest"] = sys.maxsize
         with self._asking:
             self._asked.clear()
         self._wrote()
@@ -294,6 +327,20 @@ class Ledger:
         """The figures of the near shelf and of the far one, where there is one."""
         found = {"frozen edits, in memory": self._near.figures()}
         return found | ({"frozen edits, kept": self._far.figures()} if self._far else {})
+
+    def _keep_size(self, size: int) -> None:
+        """Before anything is frozen for so many bytes, and where it was not kept for others."""
+        self._lower(size)
+        if self._far and self.smallest < self._smallest_kept():
+            self._far.set(_SMALLEST, str(self.smallest).encode(), _FOREVER)
+
+    def _lower(self, size: int) -> None:
+        with self._asking:
+            self._sizes["smallest"] = min(self.smallest, size)
+
+    def _smallest_kept(self) -> int:
+        kept = self._far.get_latest([_SMALLEST]) if self._far else {}
+        return int(kept.get(_SMALLEST, str(sys.maxsize)))
 
     def _delete(self, keys: list[bytes]) -> bool:
         self._wrote()

@@ -11,6 +11,7 @@ from mitmcontext.pipeline.assessing import (
     is_surely_safe,
     notes_of,
     room_for,
+    surely_fits,
     within,
 )
 from mitmcontext.pipeline.changes import changes_at_birth, changes_of
@@ -23,6 +24,7 @@ from mitmcontext.pipeline.reading import (
     lay,
     lay_found,
     read,
+    size_to,
     with_births,
 )
 from mitmcontext.pipeline.step import Market, Step, conversation_of, plan_step
@@ -48,6 +50,8 @@ __all__ = [
     "plan_step",
     "read",
     "room_for",
+    "size_to",
+    "surely_fits",
     "with_births",
     "within",
 ]

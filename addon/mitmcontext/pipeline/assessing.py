@@ -28,11 +28,12 @@ from mitmcontext.values import Level
 # What a request costs beside its bytes: the provider's own wrapping of tools and messages. The
 # largest constants known are below 1,000 tokens.
 _BESIDE_BYTES: Final = 2_000
-# What may count for more tokens than it has bytes in the body. One expression that begins with a
-# quote takes a sixth of the time that looking for each by itself does.
+# What may count for more tokens than it has bytes in the body: blocks whose type begins with
+# image or video, or is document, file, input_audio, input_file, computer_screenshot or container;
+# inlineData and fileData. No two branches begin alike, which is twice as fast as a list of words.
 _MEDIA: Final = re.compile(
-    rb'"(?:image|video|inlineData|inline_data|fileData|file_data'
-    rb'|(?:document|file|input_audio|input_image|input_file|computer_screenshot|container)")'
+    rb'"(?:i(?:mage|nline_?[dD]ata|nput_(?:audio|image|file)")|video|f(?:ile_?[dD]ata|ile")'
+    rb'|document"|co(?:mputer_screenshot|ntainer)")'
 )
 # Steps of the ratio that a plan is made with.
 _COARSE: Final = 0.1
@@ -77,10 +78,14 @@ def is_surely_safe(laid: Laid, window: Window, thresholds: Thresholds, budget: i
     A tokenizer of bytes never makes more tokens than there are bytes.
     """
     request = laid.sent.request
-    most = len(request.body) + _BESIDE_BYTES
-    room = within(window.room(request.max_output), budget)
-    small = most < thresholds.caution * room
-    return laid.found is None and small and _MEDIA.search(request.body) is None
+    room = window.room(request.max_output)
+    return laid.found is None and surely_fits(request.body, room, thresholds, budget)
+
+
+def surely_fits(body: bytes, room: int, thresholds: Thresholds, budget: int = 0) -> bool:
+    """Whether a body cannot fill as much of the room, in tokens, as would call for something."""
+    small = len(body) + _BESIDE_BYTES < thresholds.caution * within(room, budget)
+    return small and _MEDIA.search(body) is None
 
 
 def within(limit: int, budget: int) -> int:

@@ -93,6 +93,11 @@ def read(
     return Reading(api, family, request, facts, links, stretch, stretch.tokens, beside)
 
 
+def size_to(reading: Reading, at: int) -> int:
+    """The bytes of the messages up to the one with this index, and with it."""
+    return sum(end - start for start, end in reading.request.spans[: at + 1])
+
+
 def lay(
     sent: Reading, ledger: Ledger, seed: bytes, known: Known, births: Births | None = None
 ) -> Laid:

@@ -36,6 +36,7 @@ from mitmcontext.proxy.shelves import check_folder, shelves
 from mitmcontext.proxy.state import State
 from mitmcontext.proxy.team import Team, objections
 from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
+from mitmcontext.proxy.unread import UNREAD
 from mitmcontext.proxy.websocket import Sockets, is_upgrade
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import BadSetting, Settings, load
@@ -222,7 +223,11 @@ class ContextAddon:
         if reason or request.raw_content is None:
             self._marks.show(flow, _alone(api, reason or "too large, or streamed by mitmproxy"))
             return
-        worker = self._state.at_work()
+        worker, load = self._state.at_work(), self._state.load
+        load.came(flow.client_conn.id)
+        if load.is_heavy and worker.unread.is_safe(api, path, request, self._state.settings):
+            self._marks.show(flow, _alone(api, UNREAD))
+            return
         try:
             ready = await worker.look(
                 self._job(flow, api, path, request.raw_content), self._state.settings

@@ -16,6 +16,8 @@ from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.state import State
 from mitmcontext.values import Action, Usage
 
+# Bytes of requests that wait to be counted; further ones never are.
+_WAITING: Final = 32 << 20
 _log: Final = logging.getLogger(__name__)
 
 
@@ -27,6 +29,7 @@ class Aftermath:
         self._marks = marks
         # The flows that are being counted after they were forwarded.
         self._counting: set[str] = set()
+        self._waiting = 0
 
     def conclude(self, flow: http.HTTPFlow, result: Result) -> None:
         """Show what was done. The request is as it will be forwarded."""
@@ -40,8 +43,11 @@ class Aftermath:
         if (link := result.link) is not None and self._state.team is None:
             flow.metadata[LINK] = link.hex()
         if not result.counted:
-            self._counting.add(flow.id)
-            self._state.later(self._count(flow, result))
+            size = len(result.ready.request.body)
+            if not self._state.load.is_heavy and self._waiting + size <= _WAITING:
+                self._counting.add(flow.id)
+                self._waiting += size
+                self._state.later(self._count(flow, result))
             return
         self._marks.note(flow, result)
         of_steps = any(change.what != "birth" for change in result.outcome.changes)
@@ -64,6 +70,7 @@ class Aftermath:
             counted = await self._state.at_work().count_later(result)
         finally:
             self._counting.discard(flow.id)
+            self._waiting -= len(result.ready.request.body)
             reported = self._state.uncounted.pop(flow.id, None)
         spent = result.outcome.milliseconds
         counted = replace(counted, outcome=replace(counted.outcome, milliseconds=spent))

@@ -40,6 +40,7 @@ class Carried(TypedDict):
     figures: dict[str, Any]
     messages: Cache[bytes, bytes]
     near: TLRUCache[bytes, Cell]
+    sizes: dict[str, int]
     prefixes: LRUCache[bytes, tuple[bytes, tuple[int, int]]]
     finished: dict[str, None]
     flows: WeakValueDictionary[str, Any]
@@ -118,6 +119,7 @@ def _fresh() -> Carried:
         figures={},
         messages=lru(_MESSAGES_SIZE),
         near=cells(_LEDGER_SIZE),
+        sizes={},
         prefixes=LRUCache(_HISTORIES),
         finished={},
         flows=WeakValueDictionary(),

@@ -272,7 +272,8 @@ class Decider:
         )
         if not claim.take():
             raise TimeoutError
-        frozen = self._ledger.freeze(links, step.entry, laid.found)
+        size = pipeline.size_to(laid.sent, planned.at)
+        frozen = self._ledger.freeze(links, step.entry, laid.found, size)
         if frozen.entry is not step.entry:
             return self.assessed(self._lay_far(ready))
         self._outcomes.tell(links[frozen.at], step.changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, MutableMapping
 from typing import Final
 
@@ -13,6 +14,7 @@ from mitmcontext.models.windows import SMALLEST, Window, window_of
 from mitmcontext.pipeline import Assessment
 from mitmcontext.proxy.job import Estimated, EstimatedAs, Grown, Ready, Result
 from mitmcontext.proxy.reports import Answered, Reports, chain_of
+from mitmcontext.settings import Settings
 from mitmcontext.tokens.calibration import Report, Scale, Shape
 from mitmcontext.values import TooLong
 
@@ -44,6 +46,12 @@ class Estimates:
             return window
         total = min(window.total, learned) if window.total is not None else None
         return replace(window, input=learned, total=total, known=True, source="a refusal")
+
+    def least_room(self, model: str, settings: Settings) -> int:
+        """The input tokens that fit, whatever output a request to this model asks for."""
+        window = window_of(model, settings.context_windows)
+        least = min(window.input, *self._windows.values()) if self._windows else window.input
+        return replace(window, input=least).room(sys.maxsize)
 
     def estimated_as(self, ready: Ready) -> EstimatedAs:
         """What the estimate of a request is to be corrected by."""

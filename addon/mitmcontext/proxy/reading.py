@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from mitmcontext import pipeline
 from mitmcontext.births import Births
-from mitmcontext.condense.entries import Found
+from mitmcontext.condense.entries import Found, home
 from mitmcontext.condense.ledger import Ledger
 from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
@@ -126,7 +126,10 @@ class Reader:
             return found
         sent = ready.laid.sent
         entry = pipeline.first_birth(sent, found, self._births)
-        return found if entry is None else self._ledger.freeze(sent.links, entry, found)
+        if entry is None:
+            return found
+        size = pipeline.size_to(sent, home(entry, found))
+        return self._ledger.freeze(sent.links, entry, found, size)
 
     def clear(self) -> None:
         """Forget what was read."""

@@ -17,6 +17,7 @@ from mitmcontext.proxy.figures import Figures
 from mitmcontext.proxy.garbage import Garbage
 from mitmcontext.proxy.guard import guarded
 from mitmcontext.proxy.job import Result
+from mitmcontext.proxy.load import Load
 from mitmcontext.proxy.team import Team
 from mitmcontext.proxy.tee import Tee
 from mitmcontext.proxy.work import Worker
@@ -38,6 +39,7 @@ class State:
         tees: by the flow's id, what reads along with its answer.
         flows: those that were looked at and are still there.
         uncounted: by the flow's id, what was reported of a request before it was counted.
+        load: how much there is to do.
         eviction: removes finished flows from mitmweb, where there may be only so many.
     """
 
@@ -52,6 +54,7 @@ class State:
         self.tees: dict[str, Tee] = {}
         self.flows: MutableMapping[str, http.HTTPFlow] = {}
         self.uncounted: dict[str, Usage] = {}
+        self.load = Load()
         self.eviction = Eviction()
         self._garbage = Garbage()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -43,6 +43,7 @@ from mitmcontext.proxy.reports import Reports
 from mitmcontext.proxy.shelves import Shelves
 from mitmcontext.proxy.summaries import Summaries
 from mitmcontext.proxy.tenant import keyed
+from mitmcontext.proxy.unread import Unread
 from mitmcontext.settings import Settings
 from mitmcontext.stores.base import Figures, hit_ratio
 from mitmcontext.stores.memory import MemoryStore
@@ -73,7 +74,11 @@ class Worker:
         self._pool = pool(kept, "mitmcontext")
         self._encoders = Encoders(settings.context_tokenizer, kept["vocabularies"])
         self._ledger = Ledger(
-            Memory(ledger(kept, only=far is None)), far, shared=shelves.shared, kept=ttl
+            Memory(ledger(kept, only=far is None)),
+            far,
+            shared=shelves.shared,
+            kept=ttl,
+            sizes=kept["sizes"],
         )
         self._messages = MemoryStore(sized(kept, settings.tiktoken_cache_size * _COUNTS_OF_ONE))
         self.known = Known(self._messages, self._encoders.count)
@@ -123,6 +128,7 @@ class Worker:
             refused=self._refused,
             summaries=self._summaries,
         )
+        self.unread = Unread(self._pool, self._ledger, self._estimates)
         self._prefixes = Prefixes(kept["prefixes"])
         # By the link of a message with reduced results: the provider took them.
         self._taken: LRUCache[bytes, bool] = LRUCache(_TAKEN)

@@ -1,0 +1,69 @@
+"""Which requests need not even be read: they are passed on while there is too much to do.
+
+A request is that small if it fits whatever it holds, and if nothing can be frozen of it, since
+nothing was ever frozen for so short a conversation. What is lost is that nobody counts it.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from mitmproxy import http
+
+from mitmcontext import pipeline
+from mitmcontext.condense.ledger import Ledger
+from mitmcontext.proxy.estimates import Estimates
+from mitmcontext.settings import Settings
+from mitmcontext.wire import glance
+from mitmcontext.wire.api import Api
+
+UNREAD: Final = "unread under load: it surely fits"
+# Seconds: how often others are asked for what they froze, and how long their answer counts.
+_EVERY: Final = 1.0
+_TRUSTED: Final = 3.0
+# Looking for pictures in so much takes a few tenths of a millisecond, as much as is saved.
+_LARGEST: Final = 256 << 10
+
+
+class Unread:
+    """Knows what is too small to matter.
+
+    Args:
+        pool: threads.
+        ledger: what is frozen.
+        estimates: what refusals taught of windows.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, ledger: Ledger, estimates: Estimates) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._estimates = estimates
+        self._asked = self._answered = -_TRUSTED
+
+    def is_safe(self, api: Api, path: str, request: http.Request, settings: Settings) -> bool:
+        """Whether it is certain that a request needs nothing, without reading it."""
+        body = request.raw_content
+        if body is None or len(body) > _LARGEST:
+            return False
+        if settings.reduce_at_birth or not self._is_certain(len(body)):
+            return False
+        # What is compressed is no JSON, so that nothing is found there.
+        named = glance.model_in(body)
+        if named is None:
+            return False
+        room = self._estimates.least_room(named or api.model_in_path(path), settings)
+        return pipeline.surely_fits(body, room, settings.thresholds, settings.context_budget)
+
+    def _is_certain(self, size: int) -> bool:
+        """Whether nothing was frozen for what fits in so many bytes, here or elsewhere."""
+        now = time.monotonic()
+        if now - self._asked >= _EVERY:
+            self._asked = now
+            self._pool.submit(self._ask)
+        return now - self._answered < _TRUSTED and size < self._ledger.smallest
+
+    def _ask(self) -> None:
+        self._ledger.look_for_smaller()
+        self._answered = time.monotonic()

@@ -1,0 +1,149 @@
+"""What is passed on unread under load: what is certain to fit, and of which nothing is frozen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy import http
+from mitmproxy.test import taddons, tflow
+
+from mitmcontext.condense.entries import Entry
+from mitmcontext.condense.ledger import Ledger, chain
+from mitmcontext.proxy.aftermath import Aftermath
+from mitmcontext.proxy.carried import carried
+from mitmcontext.proxy.estimates import Estimates
+from mitmcontext.proxy.job import Job
+from mitmcontext.proxy.marks import Marks
+from mitmcontext.proxy.reports import Reports
+from mitmcontext.proxy.shelves import Shelves
+from mitmcontext.proxy.state import State
+from mitmcontext.proxy.unread import Unread
+from mitmcontext.proxy.work import Worker
+from mitmcontext.settings import Settings, load
+from mitmcontext.stores.memory_store import Memory, cells
+from mitmcontext.stores.tiers import Tiers
+from mitmcontext.wire.anthropic import MESSAGES
+from mitmcontext.wire.api import Api
+from mitmcontext.wire.gemini import GENERATE
+
+PATH = "/v1/messages"
+MODEL = "claude-sonnet-4-5"
+SMALL = [{"role": "user", "content": "Sort this shelf, please. " * 400}]
+
+
+class Proxy:
+    """What `Unread` works with: a ledger, a far shelf, and windows that were learned."""
+
+    def __init__(self, far: Tiers | None = None) -> None:
+        self.windows: dict[str, int] = {}
+        self.ledger = Ledger(Memory(cells(1 << 20)), far)
+        reports = Reports(None, False, lambda name: name, 1.0)
+        self.pool = ThreadPoolExecutor(1)
+        self.unread = Unread(self.pool, self.ledger, Estimates(reports, self.windows))
+
+    def passes(self, body: object, api: Api = MESSAGES, path: str = PATH, **options: Any) -> bool:
+        """Whether a body may go unread, once the ledger was looked at."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = http.Request.make("POST", f"https://a.example{path}", raw)
+        settings = with_options(**options)
+        self.unread.is_safe(api, path, request, settings)
+        self.pool.submit(int).result()
+        return self.unread.is_safe(api, path, request, settings)
+
+
+def with_options(**options: Any) -> Settings:
+    return load(options, {})
+
+
+def body(messages: object = SMALL, **others: Any) -> dict[str, Any]:
+    return {"model": MODEL, "max_tokens": 64_000, "messages": messages} | others
+
+
+def test_what_is_small_passes() -> None:
+    assert Proxy().passes(body())
+
+
+@pytest.mark.parametrize(
+    ("sent", "options"),
+    [
+        (body(), {"context_windows": ["claude-*=9000"]}),
+        (body(), {"context_budget": "9000"}),
+        (body(), {"reduce_at_birth": "true"}),
+        (body(SMALL * 30), {}),
+        (body([{"role": "user", "content": [{"type": "image", "source": {}}]}]), {}),
+        (body(options={"num_ctx": 2_000}), {}),
+        (b"{", {}),
+    ],
+)
+def test_on_any_doubt_it_is_read(sent: object, options: dict[str, Any]) -> None:
+    assert not Proxy().passes(sent, **options)
+
+
+def test_a_window_that_a_refusal_told_counts() -> None:
+    proxy = Proxy()
+    proxy.windows["somebody's"] = 9_000
+    assert not proxy.passes(body())
+
+
+def test_the_model_may_stand_in_the_path() -> None:
+    path = "/v1beta/models/gemini-2.5-pro:generateContent"
+    sent = {"contents": [{"role": "user", "parts": [{"text": "Sort this shelf. " * 400}]}]}
+    assert Proxy().passes(sent, GENERATE, path)
+    windows = {"context_windows": ["gemini-*=4000"]}
+    assert not Proxy().passes(sent, GENERATE, path, **windows)
+
+
+def test_nothing_passes_for_which_something_may_be_frozen() -> None:
+    far = Tiers([Memory(cells(1 << 20))])
+    here, there = Proxy(far), Proxy(far)
+    assert here.passes(body())
+    size = len(json.dumps(SMALL).encode())
+    there.ledger.freeze(
+        chain(b"\0" * 32, [b"d" * 32] * 5), Entry((), 1, 2, 1, ""), None, 100 * size
+    )
+    assert Proxy(far).passes(body()), "all that is frozen is longer"
+    there.ledger.freeze(chain(b"\1" * 32, [b"d" * 32] * 5), Entry((), 1, 2, 1, ""), None, size)
+    assert not there.passes(body())
+    assert not Proxy(far).passes(body()), "after a start"
+    here.ledger.look_for_smaller()
+    assert not here.passes(body()), "another proxy"
+
+
+def test_where_the_ledger_does_not_answer_everything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = Proxy()
+
+    def fails() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(proxy.ledger, "look_for_smaller", fails)
+    assert not proxy.passes(body())
+
+
+@pytest.mark.parametrize("is_heavy", [False, True])
+async def test_under_load_what_fits_by_size_alone_is_not_counted(is_heavy: bool) -> None:
+    state = State()
+    state.take_over(carried(SimpleNamespace()))
+    state.worker = Worker(
+        carried(SimpleNamespace()), Shelves(b"t" * 32, None, False, ""), Settings()
+    )
+    state.load.is_heavy = is_heavy
+    long = [{"role": "user", "content": f"shelf {number} " * 400} for number in range(6)]
+    raw = json.dumps(body(long)).encode()
+    result = await state.worker.decide(
+        await state.worker.look(Job(MESSAGES, PATH, b"t" * 32, b"p" * 32, {}, raw), state.settings)
+    )
+    assert not result.counted
+
+    with taddons.context():
+        Aftermath(state, Marks(state)).conclude(tflow.tflow(), result)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    sent = state.figures.snapshot()["tokens"]["sent"]
+    assert sent == 0 if is_heavy else sent > 1_000
