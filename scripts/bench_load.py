@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench_talk import HEADERS, Bench, Growing, wait_until_idle
+from bench_talk import HEADERS, Bench, Fresh, Growing, stats, wait_until_idle
 from lib.progress import Progress
 from loopback import child
 from loopback.client import Connection
@@ -40,7 +40,10 @@ print((size() - before) >> 20)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests a second, and milliseconds of CPU per request, of both proxies."""
+    """Requests a second, and milliseconds of CPU per request, of both proxies.
+
+    `unread` is the share of the requests that were passed on unread, for there was too much to do.
+    """
 
     what: str
     concurrency: int
@@ -49,6 +52,7 @@ class Load:
     ours: float
     bare_cpu: float
     ours_cpu: float
+    unread: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +73,37 @@ class Memory:
     vocabulary: int
 
 
-class _Client:
-    """One connection, and one conversation; without a size what it sends is for no LLM.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What clients send: conversations of so many bytes, without a size something for no LLM.
 
-    The provider takes so many milliseconds for each answer.
+    Where they are `fresh` each request is a prompt that nobody sent before. The provider takes
+    `after` milliseconds for each answer; at 0 the proxy alone sets the pace.
     """
 
-    def __init__(self, proxy: child.Child, number: int, size: int, after: int = 0) -> None:
+    size: int
+    requests: int
+    after: int = 0
+    fresh: bool = False
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        if not self.size:
+            return "for no LLM"
+        each = f"{self.size // 1_000:,} KB, " + ("always new" if self.fresh else "nothing to do")
+        return each + (f", {self.after} ms" if self.after else "")
+
+
+class _Client:
+    """One connection, by which requests of one kind are sent."""
+
+    def __init__(self, proxy: child.Child, number: int, kind: Kind) -> None:
         self._line = Connection(proxy.port, proxy.authority, HOSTS[0])
-        self._talk = Growing(size, number) if size else None
-        self._headers = (*HEADERS, ("x-answer-after", str(after))) if after else HEADERS
+        talk = Fresh if kind.fresh else Growing
+        self._talk = talk(kind.size, number) if kind.size else None
+        after = (("x-answer-after", str(kind.after)),) if kind.after else ()
+        self._headers = (*HEADERS, *after)
 
     def bodies(self, count: int) -> list[bytes]:
         """The next requests."""
@@ -96,19 +121,16 @@ class _Client:
                 raise RuntimeError("a request was refused")
 
 
-def throughput(bench: Bench, concurrency: int, requests: int, size: int, after: int = 0) -> Load:
-    """A closed loop of so many clients, each with a conversation that needs nothing.
-
-    The provider takes so many milliseconds for each answer; at 0 the proxy alone sets the pace.
-    """
+def throughput(bench: Bench, concurrency: int, kind: Kind) -> Load:
+    """A closed loop of so many clients, none of whose requests needs anything."""
     bare = bench.start(addon=None)
     ours = bench.start("context_windows=*=100000000", addon=child.ADDON)
-    each = max(1, requests // concurrency // _ROUNDS)
+    each = max(1, kind.requests // concurrency // _ROUNDS)
     rates: tuple[list[float], list[float]] = [], []
     used = [0.0, 0.0]
     try:
         sides = [
-            [_Client(one, number + 1, size, after) for number in range(concurrency)]
+            [_Client(one, number + 1, kind) for number in range(concurrency)]
             for one in (bare, ours)
         ]
         for clients in sides:
@@ -119,14 +141,23 @@ def throughput(bench: Bench, concurrency: int, requests: int, size: int, after: 
                 used[side] -= proxy.cpu_seconds()
                 rates[side].append(each * concurrency / _flood(sides[side], each))
                 used[side] += proxy.cpu_seconds()
+        # For nothing else are any of these left alone.
+        unread = sum(stats(ours)["left_alone"].values())
     finally:
         bare.stop()
         ours.stop()
     sent = _ROUNDS * each * concurrency
-    what = f"{size // 1_000:,} KB, nothing to do" if size else "for no LLM"
-    what += f", {after} ms" if after else ""
     cpu = [1_000 * seconds / sent for seconds in used]
-    return Load(what, concurrency, sent, median(rates[0]), median(rates[1]), *cpu)
+    return Load(
+        what=kind.what,
+        concurrency=concurrency,
+        requests=sent,
+        bare=median(rates[0]),
+        ours=median(rates[1]),
+        bare_cpu=cpu[0],
+        ours_cpu=cpu[1],
+        unread=unread / (sent + 2 * concurrency),
+    )
 
 
 def _flood(clients: Sequence[_Client], each: int) -> float:
@@ -184,14 +215,14 @@ def memory(bench: Bench, *, hour: bool) -> Iterator[Memory]:
         wait_until_idle(bare, ours)
         yield now("idle")
         for proxy in (bare, ours):
-            _flood([_Client(proxy, number + 1, 250_000) for number in range(16)], 8)
+            _flood([_Client(proxy, number + 1, Kind(250_000, 0)) for number in range(16)], 8)
         yield now("after 16 clients at once")
         if not hour:
             return
         progress = Progress("an hour", 2 * _TURNS, 5)
         for side, proxy in enumerate((bare, ours)):
             sizes = [_AGENTS_SIZES[number % len(_AGENTS_SIZES)] for number in range(_AGENTS)]
-            agents = [_Client(proxy, 20 + number, size) for number, size in enumerate(sizes)]
+            agents = [_Client(proxy, 20 + at, Kind(size, 0)) for at, size in enumerate(sizes)]
             for turn in range(_TURNS):
                 for agent in agents:
                     agent.send(agent.bodies(1))

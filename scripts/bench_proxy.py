@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,7 @@ from typing import Any
 
 import bench_load
 import bench_peers
-from bench_load import Load, Memory, Start
+from bench_load import Kind, Load, Memory, Start
 from bench_peers import Peer
 from bench_talk import HEADERS, Bench, Growing, Json, stats, wait_until_idle
 from lib import proc
@@ -44,8 +44,15 @@ _TURNS_AT_ONCE = 4
 _WARM_UP = 6
 _BYTES_PER_TOKEN = 3.4
 _PARTS = ("cost", "load", "start", "memory", "peers")
-# Bytes, requests, and the milliseconds that the provider takes: models take more for a word.
-_LOADS = ((0, 400, 0), (10_000, 400, 0), (100_000, 256, 0), (10_000, 400, 100))
+# Models take more than 100 ms for a word.
+_LOADS = (
+    Kind(0, 1_600),
+    Kind(10_000, 3_200),
+    Kind(100_000, 1_600),
+    Kind(10_000, 1_600, fresh=True),
+    Kind(100_000, 800, fresh=True),
+    Kind(10_000, 400, after=100),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +202,13 @@ def load_table(loads: Iterable[Load]) -> Iterator[str]:
     """One line per kind of requests and number of clients."""
     yield (
         f"{'requests':<28} {'clients':>7} {'bare':>9} {'with addon':>10} {'ratio':>6}"
-        f"  {'CPU: bare':>9} {'with':>8}"
+        f"  {'CPU: bare':>9} {'with':>8}  {'unread':>6}"
     )
     for load in loads:
         yield (
             f"{load.what:<28} {load.concurrency:>7} {load.bare:>7.0f}/s {load.ours:>8.0f}/s"
             f" {load.ours / load.bare:>6.2f}  {load.bare_cpu:>6.1f} ms {load.ours_cpu:>5.1f} ms"
+            f"  {load.unread:>6.0%}"
         )
 
 
@@ -272,10 +280,12 @@ def _costs(bench: Bench, asked: argparse.Namespace) -> Iterator[Figure]:
 def _loads(bench: Bench, asked: argparse.Namespace) -> Iterator[Load]:
     counts = asked.clients or ((1, 16) if asked.quick else (1, 16, 64))
     progress = Progress("load", len(_LOADS) * len(counts), 1)
-    for at, (size, requests, after) in enumerate(_LOADS):
+    for at, kind in enumerate(_LOADS):
         for number, clients in enumerate(counts):
-            many = requests // 4 if asked.quick else requests
-            yield bench_load.throughput(bench, clients, max(many, 8 * clients), size, after)
+            many = kind.requests // 4 if asked.quick else kind.requests
+            yield bench_load.throughput(
+                bench, clients, replace(kind, requests=max(many, 8 * clients))
+            )
             progress(at * len(counts) + number + 1)
 
 

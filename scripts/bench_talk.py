@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -33,7 +35,7 @@ class Growing:
     """
 
     def __init__(self, size: int, number: int = 1, *, stream: bool = False) -> None:
-        self.first = [compact(message) for message in _messages_of(size, number)]
+        self.first = _texts_of(size, number)
         self.messages = list(self.first)
         self.turns = 0
         self._stream = b'"stream":true,' if stream else b""
@@ -56,6 +58,26 @@ class Growing:
         """The request as it is now."""
         head = b'{"model":"' + MODEL.encode() + b'",' + self._stream + b'"max_tokens":500,'
         return head + b'"messages":[' + b",".join(self.messages) + b"]}"
+
+
+class Fresh:
+    """Prompts of some size, none of which was ever sent before."""
+
+    def __init__(self, size: int, number: int) -> None:
+        self._size = size
+        self._chance = random.Random(number)
+        said = b" ".join(_texts_of(size, number)).decode()
+        self._words = re.findall(r"\w+", said)
+
+    def grow(self) -> bytes:
+        """Another one."""
+        words = self._chance.choices(self._words, k=self._size // 5)
+        prompt = {"role": "user", "content": " ".join(words)[: self._size]}
+        return compact({"model": MODEL, "max_tokens": 500, "messages": [prompt]})
+
+
+def _texts_of(size: int, number: int) -> list[bytes]:
+    return [compact(message) for message in _messages_of(size, number)]
 
 
 def compact(value: Any) -> bytes:

@@ -16,8 +16,8 @@ from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.state import State
 from mitmcontext.values import Action, Usage
 
-# Bytes of requests that wait to be counted; further ones never are.
-_WAITING: Final = 32 << 20
+# Bytes of requests that wait to be counted, a second's work; further ones never are.
+_WAITING: Final = 8 << 20
 _log: Final = logging.getLogger(__name__)
 
 
@@ -44,7 +44,8 @@ class Aftermath:
             flow.metadata[LINK] = link.hex()
         if not result.counted:
             size = len(result.ready.request.body)
-            if not self._state.load.is_heavy and self._waiting + size <= _WAITING:
+            room = not self._waiting or self._waiting + size <= _WAITING
+            if room and not self._state.load.is_heavy:
                 self._counting.add(flow.id)
                 self._waiting += size
                 self._state.later(self._count(flow, result))
