@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -293,6 +294,17 @@ def test_damage_that_shows_up_only_later(tmp_path: Path, caplog: pytest.LogCaptu
     assert any(reason.startswith("damaged") for reason in store.figures().faults)
 
 
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Threads take turns after each few steps, so that they meet wherever they may."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_two_threads_that_meet_the_same_damage_set_aside_one_file(tmp_path: Path) -> None:
     filled(tmp_path, 300)
     store = sqlite(tmp_path)
@@ -327,6 +339,30 @@ def test_damaged_a_second_time_it_stays_out_of_service(tmp_path: Path) -> None:
     assert store.get_many([b"key"]) == {}
     assert "damaged again" in store.figures().state
     assert store.add(b"key", b"value", 60) is None
+
+
+def test_a_transaction_that_can_neither_be_ended_nor_taken_back_ends_with_its_connection(
+    tmp_path: Path,
+) -> None:
+    store, other = sqlite(tmp_path), sqlite(tmp_path)
+
+    def keep(action: int, what: str | None, *_: str | None) -> int:
+        ends = action == sqlite3.SQLITE_TRANSACTION and what in ("COMMIT", "ROLLBACK")
+        return sqlite3.SQLITE_DENY if ends else sqlite3.SQLITE_OK
+
+    with ThreadPoolExecutor(6) as threads, switching_often():
+        for _ in range(50):
+            assert store.set(b"key", b"before", 60)
+            connection = store._database._writing.connection
+            assert connection is not None
+            connection.set_authorizer(keep)
+            done = list(threads.map(lambda _: store.set(b"key", b"ours", 60), range(6)))
+            # Whoever comes next gets a new connection, and nobody else is kept from writing.
+            assert done.count(False) == 1
+            assert other.set(b"key", b"others", 60)
+            assert store.get_many([b"key"]) == {b"key": b"others"}
+    assert store.figures().state == OK
+    assert not [path for path in (tmp_path / "cache").iterdir() if "damaged" in path.name]
 
 
 def test_only_so_many_damaged_files_are_kept(tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ class _Side:
         self.breaker = Breaker(name, timer, _FAILURES, _AWAY_SECONDS)
         self.connection: sqlite3.Connection | None = None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep everybody else from it.
+
+        A connection that comes out of it within a transaction, since not even rolling back was
+        possible, is closed, which ends that: it would keep all others from writing, and refuse to
+        begin another one, which looks like damage.
+        """
+        with self.lock:
+            try:
+                yield
+            finally:
+                if self.connection is not None and self.connection.in_transaction:
+                    self.let_go()
+
     def let_go(self) -> None:
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -122,7 +137,7 @@ class Database:
         """Whether that was all, and what to answer then."""
         generation = self._generation
         try:
-            with side.lock:
+            with side.held():
                 generation = self._generation
                 if self._closed:
                     return True, default
