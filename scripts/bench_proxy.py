@@ -116,9 +116,9 @@ def measure(bench: Bench, size: int, case: Case, requests: int) -> Figure:
     try:
         lines = [Connection(one.port, one.authority, HOSTS[0]) for one in both]
         bodies = _cold(size, case) if case.cold else _warm(talk)
-        warm_up = 1 if case.cold else _WARM_UP
+        first = [next(bodies) for _ in range(1 if case.cold else _WARM_UP)]
         for line in lines:
-            for body in [next(bodies) for _ in range(warm_up)]:
+            for body in first:
                 _post(line, body)
         wait_until_idle(*both)
         before = stats(ours)["requests"]
