@@ -163,10 +163,10 @@ def parse(raw: bytes) -> Message:
 def _parse(text: bytes, raw: bytes) -> Message:
     # Nearly all are written so; where not, this is only the quicker way to the same.
     found = spans.packed_blocks(text) if text.find(_LISTED, 0, _NEAR) > 0 else None
-    fields, blocks = found or (spans.unique(text, outer(text)), [])
+    fields, blocks, texts = found or (spans.unique(text, outer(text)), [], {})
     if "role" not in fields or "content" not in fields:
         raise Unreadable("a message without role or content")
-    role = text_of(text, fields["role"])
+    role = texts.get("role") or text_of(text, fields["role"])
     content = fields["content"]
     if is_string(text, content):
         said = text_of(text, content)

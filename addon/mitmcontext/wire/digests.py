@@ -35,22 +35,22 @@ def block_digest(text: bytes, raw: bytes, fields: Mapping[str, Span]) -> bytes:
         fields: the block's fields.
     """
     framed: list[bytes] = []
-    for key in sorted(fields):
-        if key != MARKER:
-            start, end = fields[key]
-            if key == "content" and raw[start] == _BRACKET:
-                said = content_digest(text, raw, fields[key])
-            else:
-                said = raw[start:end]
-            framed += (_framed(key), _LENGTH(len(said)), said)
+    for key, named in _in_order(tuple(fields)):
+        start, end = fields[key]
+        if key == "content" and raw[start] == _BRACKET:
+            said = content_digest(text, raw, fields[key])
+        else:
+            said = raw[start:end]
+        framed += (named, _LENGTH(len(said)), said)
     # As `digest` does, of keys and values.
     return hashlib.sha256(b"".join(framed)).digest()
 
 
 @lru_cache(maxsize=256)
-def _framed(key: str) -> bytes:
-    named = key.encode()
-    return _LENGTH(len(named)) + named
+def _in_order(keys: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
+    """The keys that count in a digest, in its order, each with how it stands there."""
+    named = ((key, key.encode()) for key in sorted(keys) if key != MARKER)
+    return tuple((key, _LENGTH(len(name)) + name) for key, name in named)
 
 
 def content_digest(text: bytes, raw: bytes, span: Span) -> bytes:

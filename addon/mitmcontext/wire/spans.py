@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -113,11 +113,8 @@ def members(text: bytes, span: Span) -> list[Member]:
     Raises:
         Unreadable: no JSON object stands there.
     """
-    try:
-        raws = _OBJECT.decode(memoryview(text)[span.start : span.end])
-    except (msgspec.MsgspecError, RecursionError):
-        raise Unreadable("the body is not a JSON object") from None
-    return _packed(span, raws) or _walk(text, span, raws) or _walk(text, span, {})
+    raws = _raws(text, span)
+    return list(_packed(span, raws).items()) or _walked(text, span, raws)
 
 
 def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]:
@@ -126,7 +123,10 @@ def unique(text: bytes, span: Span, keys: Iterable[str] = ()) -> dict[str, Span]
     Raises:
         Unreadable: no object, or a key that matters stands twice, so that readers may differ.
     """
-    listed = members(text, span)
+    raws = _raws(text, span)
+    if found := _packed(span, raws):
+        return found
+    listed = _walked(text, span, raws)
     found = dict(listed)
     if len(found) == len(listed):
         return found
@@ -240,24 +240,39 @@ def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
     return b"".join(pieces)
 
 
-def _packed(span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]:
-    """The members of an object without any space, escaped key or repeated one; else an empty list.
+def _raws(text: bytes, span: Span) -> dict[str, msgspec.Raw]:
+    try:
+        return _OBJECT.decode(memoryview(text)[span.start : span.end])
+    except (msgspec.MsgspecError, RecursionError):
+        raise Unreadable("the body is not a JSON object") from None
+
+
+def _packed(span: Span, raws: dict[str, msgspec.Raw]) -> Fields:
+    """The members of an object without any space, escaped key or repeated one; else nothing.
 
     Nothing that is written otherwise is as short: escapes are longer than what they stand for. So
     where the lengths add up, all is where it must be, and nothing has to be looked at.
     """
-    found: list[Member] = []
+    found: Fields = {}
     at = span.start + 1
     for name, raw in raws.items():
         start = at + len(name) + 3
         end = start + len(raw)
-        found.append((name, Span(start, end)))
+        found[name] = Span(start, end)
         at = end + 1
-    return found if at == span.end else []
+    return found if at == span.end else {}
 
 
-def packed_blocks(text: bytes) -> tuple[Fields, list[tuple[Span, Fields]]] | None:
-    """The fields of a message, and its blocks with theirs, all found at once.
+class Packed(NamedTuple):
+    """The fields of a message, its blocks with theirs, and those of its fields that are texts."""
+
+    fields: Fields
+    blocks: list[tuple[Span, Fields]]
+    texts: dict[str, str]
+
+
+def packed_blocks(text: bytes) -> Packed | None:
+    """A message whose parts are all found at once.
 
     None where one has to go from object to object: where anything is written otherwise than as
     short as can be (see `_packed`), where the message has not just one list, or more than texts
@@ -268,11 +283,13 @@ def packed_blocks(text: bytes) -> tuple[Fields, list[tuple[Span, Fields]]] | Non
     except (msgspec.MsgspecError, RecursionError):
         return None
     fields: Fields = {}
+    texts: dict[str, str] = {}
     blocks: list[tuple[Span, Fields]] = []
     at = 1
     for name, value in found.items():
         start = at + len(name) + 3
         if isinstance(value, str):
+            texts[name] = value
             at = start + len(value) + 2
         elif blocks or not 0 < len(value) <= MOST or not all(value):
             return None
@@ -290,7 +307,11 @@ def packed_blocks(text: bytes) -> tuple[Fields, list[tuple[Span, Fields]]] | Non
                 at += 1
         fields[name] = Span(start, at)
         at += 1
-    return (fields, blocks) if at == len(text) else None
+    return Packed(fields, blocks, texts) if at == len(text) else None
+
+
+def _walked(text: bytes, span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]:
+    return _walk(text, span, raws) or _walk(text, span, {})
 
 
 def _walk(text: bytes, span: Span, raws: dict[str, msgspec.Raw]) -> list[Member]:
