@@ -29,6 +29,11 @@ from mitmcontext.wire.api import Api, message_of, system_texts, tool_count
 _DIGEST: Final = 32
 # Bytes of messages as they were read: those of a request of five megabytes.
 _READ: Final = 12 << 20
+# Agents beside each other have prompts of their own.
+_LATEST: Final = 8
+# In bytes: of longer ones only the very latest is kept.
+_LONG: Final = 256 << 10
+_SAID: Final = (b"False", b"True")
 # Characters of a text that is looked up before it is counted: a file that is shown again, or what
 # a step leaves of it. Counting so many takes twenty times as long as the look-up.
 _LOOKED_UP: Final = 1_000
@@ -85,6 +90,28 @@ class _Recent:
             self._kept.clear()
 
 
+class _Latest[T]:
+    """What the latest few texts came to: to compare one takes a tenth of what its digest takes.
+
+    A client's tools and system prompts are long, and the same from request to request.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[tuple[bytes, ...], T]] = []
+
+    def get(self, pieces: tuple[bytes, ...], make: Callable[[], T]) -> T:
+        for kept, made in self._kept:
+            if kept == pieces:
+                return made
+        made = make()
+        others = [one for one in self._kept if sum(map(len, one[0])) <= _LONG]
+        self._kept = [(pieces, made), *others[: _LATEST - 1]]
+        return made
+
+    def clear(self) -> None:
+        self._kept = []
+
+
 class Known:
     """Digests and token counts by message bytes, over any mapping of bytes to bytes."""
 
@@ -93,8 +120,8 @@ class Known:
         self._counter = counter
         # A new message is read for its digest, counted a moment later, and looked at in a step.
         self._read = _Recent(_READ)
-        # It is looked at twice for each request.
-        self._latest_system: tuple[bytes, Pieces] = (b"", [])
+        self._systems: _Latest[Pieces] = _Latest()
+        self._besides: _Latest[bytes] = _Latest()
         self._counted = 0
         self._recalled = 0
         self.hits = 0
@@ -199,6 +226,10 @@ class Known:
             tokens += self._kept(_outside_key(family, name), partial(self._text, family, text))
         return tokens
 
+    def beside(self, request: Request) -> bytes:
+        """What names all that stands beside the messages and the system prompt."""
+        return self._besides.get(_beside(request), partial(beside_of, request))
+
     def lacks(
         self,
         family: Family,
@@ -244,6 +275,8 @@ class Known:
         """Forget everything."""
         self._store.clear()
         self._read.clear()
+        self._systems.clear()
+        self._besides.clear()
 
     def _counting(self, encoding: str) -> Count:
         """Counts texts; a long one that was counted before is not counted again."""
@@ -267,15 +300,7 @@ class Known:
 
     def _system(self, request: Request) -> Pieces:
         """The pieces of a system prompt, as they were read a moment ago or anew."""
-        raw = _at(request, request.system)
-        latest, pieces = self._latest_system
-        if latest != raw:
-            pieces = [
-                (hashlib.sha256(b"system\0" + piece).digest(), len(piece), text)
-                for piece, text in system_texts(request)
-            ]
-            self._latest_system = raw, pieces
-        return pieces
+        return self._systems.get((_at(request, request.system),), partial(_pieces, request))
 
     def _text(self, family: Family, text: str) -> int:
         return text_tokens(text, family, self._counter(family.encoding))
@@ -310,8 +335,19 @@ def _at(request: Request, span: Span | None) -> bytes:
     return request.body[slice(*span)] if span else b""
 
 
+def _pieces(request: Request) -> Pieces:
+    return [
+        (hashlib.sha256(b"system\0" + piece).digest(), len(piece), text)
+        for piece, text in system_texts(request)
+    ]
+
+
 def beside_of(request: Request) -> bytes:
     """SHA-256 of all that `outside_of` says: tools may be much larger than what is new."""
-    pieces = [_at(request, span) for span in (request.tools, request.choice, request.schema)]
-    flags = f"{request.system is not None} {request.thinks}".encode()
-    return hashlib.sha256(b"\0".join((b"outside", flags, *pieces))).digest()
+    return hashlib.sha256(b"\0".join((b"outside", *_beside(request)))).digest()
+
+
+def _beside(request: Request) -> tuple[bytes, ...]:
+    flags = b"%s %s" % (_SAID[request.system is not None], _SAID[request.thinks])
+    tools, choice, schema = request.tools, request.choice, request.schema
+    return flags, _at(request, tools), _at(request, choice), _at(request, schema)

@@ -28,7 +28,7 @@ TOOLS = Shape("tools", "tools 7")
 def expected(calibration: Calibration, estimated: int, shape: Shape = PLAIN) -> int:
     """What the first request of a conversation is expected to have, all of it one message."""
     scale = calibration.scale("key", shape, None, estimated, 0)
-    return round(scale.offset) + sum(scale.each([estimated], [4 * estimated]))
+    return round(scale.offset) + sum(scale.each([estimated], [(0, 4 * estimated)]))
 
 
 def taught(*pairs: tuple[int, int], shape: Shape = PLAIN) -> Calibration:
@@ -121,7 +121,7 @@ class Talk:
         self.density = 3.6
         self.estimates: list[int] = []
         self.real: list[float] = []
-        self.sizes: list[int] = []
+        self.places: list[tuple[int, int]] = []
         self.anchor: Anchor | None = None
         self.errors: list[float] = []
 
@@ -129,23 +129,23 @@ class Talk:
         self.estimates += estimates
         ratio = self.ratio()
         self.real += [ratio * estimate for estimate in estimates]
-        self.sizes += [round(self.density * estimate) for estimate in estimates]
+        self.places += [(0, round(self.density * estimate)) for estimate in estimates]
 
     def ask(self, reported: int | None = None) -> None:
         """A request with all messages, and its answer; the provider's figure may be odd."""
         total = sum(self.estimates)
         scale = self.calibration.scale("key", PLAIN, self.anchor, total, 0)
-        found = round(scale.offset) + sum(scale.each(self.estimates, self.sizes))
+        found = round(scale.offset) + sum(scale.each(self.estimates, self.places))
         real = round(self.hidden + sum(self.real))
         self.errors.append(abs(found / real - 1))
         known = len(self.anchor.ratios) // 2 if self.anchor else 0
-        each = scale.each(self.estimates, self.sizes)
+        each = scale.each(self.estimates, self.places)
         grown = sum(self.estimates[known:]) if self.anchor else None
         told = Report(
             total,
             reported or real,
             grown,
-            sum(self.sizes[known:]),
+            sum(end for _, end in self.places[known:]),
             sum(each[known:]),
             tuple(zip(self.estimates[known:], each[known:], strict=True)),
         )
@@ -250,5 +250,5 @@ def test_the_anchor_itself_is_exact(hidden: int, turns: list[tuple[int, float]])
         assert anchor is not None
         total = sum(talk.estimates)
         scale = talk.calibration.scale("key", PLAIN, anchor, total, 0)
-        found = round(scale.offset) + sum(scale.each(talk.estimates, talk.sizes))
+        found = round(scale.offset) + sum(scale.each(talk.estimates, talk.places))
         assert found == pytest.approx(anchor.reported, abs=2)

@@ -111,7 +111,7 @@ def assess(
     each = counts_of(sent, known)
     made = each if forwarded is sent else counts_of(forwarded, known)
     scale = scale_of(fixed + sum(made), fixed)
-    scaled = scale.each(each, [end - start for start, end in sent.request.spans])
+    scaled = scale.each(each, sent.request.spans)
     base = round(fixed + scale.offset)
     total = base + sum(scaled)
     after = total

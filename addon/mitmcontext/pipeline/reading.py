@@ -9,7 +9,7 @@ import msgspec
 from mitmcontext.births import Births, Born, edits_of
 from mitmcontext.condense.entries import Entry, Found, FrozenEdit
 from mitmcontext.condense.ledger import Ledger, chain
-from mitmcontext.known import Fact, Known, beside_of, tag
+from mitmcontext.known import Fact, Known, tag
 from mitmcontext.recollect import (
     Overlay,
     Recollections,
@@ -85,11 +85,11 @@ def read(
     if stretch is None or stretch.tag != tag(api, family) or stretch.seed != seed:
         facts = known.recall(api, family, request)
         links = chain(seed, [fact.digest for fact in facts])
-        return Reading(api, family, request, facts, links, beside=beside_of(request))
+        return Reading(api, family, request, facts, links, beside=known.beside(request))
     new = known.recall(api, family, request, len(stretch.facts))
     more = chain(stretch.links[-1], [fact.digest for fact in new])
     facts, links = stretch.facts + new, stretch.links + more
-    beside = beside_of(request)
+    beside = known.beside(request)
     return Reading(api, family, request, facts, links, stretch, stretch.tokens, beside)
 
 

@@ -35,7 +35,7 @@ from mitmcontext.proxy.saved import Saved
 from mitmcontext.proxy.shelves import check_folder, shelves
 from mitmcontext.proxy.state import State
 from mitmcontext.proxy.team import Team, objections
-from mitmcontext.proxy.tenant import is_subscription, keyed, tenant
+from mitmcontext.proxy.tenant import is_subscription, keyed_before, tenant
 from mitmcontext.proxy.unread import UNREAD
 from mitmcontext.proxy.websocket import Sockets, is_upgrade
 from mitmcontext.proxy.work import Worker
@@ -260,14 +260,14 @@ class ContextAddon:
         request = flow.request
         headers = headers_of(request)
         host = host_of(request)
-        where = [request.scheme, host.lower(), str(request.port)]
+        where = (request.scheme.encode(), host.lower().encode(), b"%d" % request.port)
         observed = (
             "observe mode" if self._state.settings.context_mode == "observe" else _signed(headers)
         )
         return Job(
             api=api,
             path=path,
-            place=keyed(self._state.key, [piece.encode() for piece in where]),
+            place=keyed_before(self._state.key, where),
             tenant=tenant(
                 self._state.key,
                 request.scheme,
@@ -322,11 +322,11 @@ class ContextAddon:
         if flow.response is not None:  # refused already, for want of a login; or saved
             return
         with guarded(self._state.figures.failed):
-            path = flow.request.path.partition("?")[0]
-            if api_for(flow.request.method, path) is None:
-                return
             size = flow.request.headers.get("content-length", "")
-            if size.isdecimal() and int(size) > self._state.settings.context_max_body:
+            if not size.isdecimal() or int(size) <= self._state.settings.context_max_body:
+                return
+            path = flow.request.path.partition("?")[0]
+            if api_for(flow.request.method, path) is not None:
                 flow.request.stream = True
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:

@@ -207,7 +207,8 @@ class History:
                 "points": [],
             }
             kept["conversations"][number] = talk
-        known.update(dict.fromkeys(links[-_NOTED:], number))
+        for link in links[-_NOTED:]:
+            known[link] = number
         return talk
 
     def _changed(self, talk: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from mitmcontext.known import Known
 from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies, threads
 from mitmcontext.proxy.job import Job, Ready, encoded
-from mitmcontext.proxy.tenant import keyed
+from mitmcontext.proxy.tenant import keyed, keyed_before
 from mitmcontext.recollect import Little, Recollections, Stretch
 from mitmcontext.settings import Settings
 from mitmcontext.tokens.families import Asked, family_of
@@ -155,10 +155,10 @@ class Reader:
         standing, why = job.api.standing(job.path, job.headers, request)
         observed = job.observed or _attested(request, job, settings)
         # What is only observed has a ledger of its own, by links of its own.
-        names = [job.api.name, request.model, "observed" if observed else "condensed"]
+        names = (job.api.name, request.model, "observed" if observed else "condensed")
         if job.login and (principal := job.api.principal(job.path, request)):
             job = replace(job, tenant=keyed(self._key, [job.place, principal.encode()]))
-        seed = keyed(self._key, [job.tenant, *(name.encode() for name in names)])
+        seed = keyed_before(self._key, (job.tenant, *[name.encode() for name in names]))
         family = family_of(request.model, job.api.name, asked(settings))
         sent = pipeline.read(job.api, family, request, seed, self._known, stretch)
         return Ready(job, settings, Laid(sent, sent, None), seed, observed, standing, why)

@@ -13,6 +13,7 @@ import hmac
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 _ACCOUNT: Final = ("chatgpt-account-id", "openai-organization", "openai-project")
@@ -40,6 +41,12 @@ def keyed(key: bytes, fields: Iterable[bytes]) -> bytes:
     """HMAC-SHA256 over length-prefixed fields, so that no two lists look alike."""
     framed = [part for field in fields for part in (len(field).to_bytes(8, "big"), field)]
     return hmac.digest(key, b"".join(framed), "sha256")
+
+
+@lru_cache(maxsize=1_000)
+def keyed_before(key: bytes, fields: tuple[bytes, ...]) -> bytes:
+    """As `keyed`, remembered: for what comes with each request and holds no credential."""
+    return keyed(key, fields)
 
 
 def is_subscription(headers: Mapping[str, str]) -> bool:

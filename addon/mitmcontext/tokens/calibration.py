@@ -110,12 +110,12 @@ class Scale(NamedTuple):
     ratios: bytes = b""
     tilt: float = 0.0
 
-    def each(self, tokens: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
-        """The provider's tokens of the client's messages, by their estimates and their bytes."""
+    def each(self, tokens: Sequence[int], places: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        """The provider's tokens of the client's messages, by their estimates and their spans."""
         known = struct.unpack(f"<{len(self.ratios) // 2}H", self.ratios)
         found = [round(own * ratio / 1_000) for own, ratio in zip(tokens, known, strict=False)]
-        new = zip(tokens[len(known) :], sizes[len(known) :], strict=True)
-        found += [round(own * self.ratio(own, size)) for own, size in new]
+        new = zip(tokens[len(known) :], places[len(known) :], strict=True)
+        found += [round(own * self.ratio(own, end - start)) for own, (start, end) in new]
         return tuple(found)
 
     def ratio(self, tokens: int, size: int) -> float:

@@ -100,8 +100,7 @@ def _is_utf8(body: bytes) -> bool:
     decoder = getincrementaldecoder("utf-8")()
     try:
         for at in range(0, len(body), _PIECE):
-            decoder.decode(body[at : at + _PIECE])
-        decoder.decode(b"", final=True)
+            decoder.decode(body[at : at + _PIECE], final=at + _PIECE >= len(body))
     except UnicodeDecodeError:
         return False
     return True
