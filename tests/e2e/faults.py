@@ -50,6 +50,7 @@ FUNCTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         *("proxy/money.py", "proxy/deciding.py", "proxy/assessing.py", "proxy/outcomes.py"),
         *("proxy/prefixes.py", "proxy/words.py", "models/prices.py"),
     ),
+    "commit": ("proxy/resend.py",),
     "log": ("proxy/quotes.py",),
     "all": ("",),
 }

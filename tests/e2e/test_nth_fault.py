@@ -232,3 +232,6 @@ def test_what_is_frozen_goes_out_whatever_fails_behind_it(error: str, stage: Sta
     assert any("money.py" in one for one in swept.failed)
     assert swept.tries >= 8
     assert swept.as_it_came == set()
+    last = sweep(stage, FROZEN, seam="commit", error=error)
+    assert last.failed == {"proxy/resend.py commit"}
+    assert last.as_it_came == set()

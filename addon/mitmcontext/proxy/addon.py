@@ -240,7 +240,13 @@ class ContextAddon:
             return
         result, came = await worker.decide(ready, began), request.raw_content
         if result.raw is not None:
-            commit(request, result.raw)
+            try:
+                commit(request, result.raw)
+            except BaseException as error:
+                if is_the_end(error):
+                    raise
+                # It has changed nothing, and without what is frozen the whole history would go.
+                commit(request, result.raw)
         # The request is right: from here on only showing it can fail.
         with guarded(self._state.figures_of(flow).failed):
             self._state.pending[flow.id] = result
