@@ -6,10 +6,12 @@ where its messages lie, their digests, tokens and links, and the bytes that froz
 What is read is the body without the stretch. Everything here follows from those bytes (and the
 links from the tenant's seed, which is compared), so a stretch serves whoever sends the same bytes.
 
-The mark is Poly1305 under a key of this process, seven times as fast as SHA-256. Who does not know
-the key and sees no mark finds another text of L bytes with the same one with a probability of at
-most 8 * ceil(L / 16) / 2^106 (Bernstein, "The Poly1305-AES message-authentication code", 2005,
-theorem 3.3). Marks never leave the process.
+The mark is AES-GCM's tag of them, under a key of this process: twenty times as fast as SHA-256
+where the processor has instructions for it, as nearly all have. Who does not know the key and sees
+no mark finds another text of L bytes with the same one with a probability of at most
+(ceil(L / 16) + 1) / 2^128 (McGrew and Viega, "The Security and Performance of the Galois/Counter
+Mode (GCM) of Operation", 2004, lemma 2). Marks never leave the process, so that all may be made
+with one nonce.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cachetools import LRUCache
-from cryptography.hazmat.primitives.poly1305 import Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec.structs import replace
 
 from mitmcontext.condense.entries import Found
@@ -30,6 +32,7 @@ from mitmcontext.values import Request, Span, Unreadable
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import Api, asks_for_an_hour
 
+_NONCE: Final = bytes(12)
 # The last messages are left out: clients move their cache markers in them from turn to turn.
 _SEARCHED: Final = 2 << 20
 _UNSTEADY: Final = 6
@@ -121,7 +124,7 @@ class Recollections:
     """
 
     def __init__(self, size: int, key: bytes) -> None:
-        self._key = key
+        self._cipher = AESGCM(key)
         self._kept: LRUCache[tuple[bytes, ...], tuple[Stretch, ...]] = LRUCache(
             size, getsizeof=lambda alike: sum(stretch.weight for stretch in alike)
         )
@@ -129,7 +132,7 @@ class Recollections:
 
     def mark(self, text: bytes | memoryview) -> bytes:
         """What a text is recognised by, in this process."""
-        return Poly1305.generate_tag(self._key, text)
+        return self._cipher.encrypt(_NONCE, b"", text)
 
     def read(self, api: Api, body: bytes) -> tuple[Request, Stretch | None]:
         """As `api.read`, reading only what stands around a stretch that is known; and the stretch.

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from mitmcontext.proxy import bodies
 from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.guard import guarded
-from mitmcontext.proxy.job import Result, may_step
+from mitmcontext.proxy.job import Result, headers_of, may_step
 from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.resend import commit, resend, tls_context, upstream_proxy
 from mitmcontext.proxy.state import State
@@ -49,7 +49,8 @@ class Answers:
         if answer is None or flow.websocket is not None or not flow.live:
             return
         replaced = result is not None and (result.raw is not None or may_step(result))
-        kind = answer.headers.get("content-type")
+        headers = headers_of(answer)
+        kind = headers.get("content-type")
         path = flow.request.path.partition("?")[0]
         recognised = api_for(flow.request.method, path) is not None
         how = handling(
@@ -57,7 +58,7 @@ class Answers:
             kind,
             recognised=recognised,
             rewritten=replaced,
-            length=answer.headers.get("content-length"),
+            length=headers.get("content-length"),
         )
         if how == Handling.STREAM or (how == Handling.TEE and result is None):
             answer.stream = True
@@ -67,7 +68,7 @@ class Answers:
                 lambda usage: self._aftermath.learn(flow, usage),
                 self._state.figures_of(flow).failed,
                 content_type=kind,
-                content_encoding=answer.headers.get("content-encoding"),
+                content_encoding=headers.get("content-encoding"),
             )
             self._state.tees[flow.id] = tee
             # With stream_large_bodies even a small one may be streamed already.

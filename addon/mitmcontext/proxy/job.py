@@ -148,13 +148,13 @@ class Result(msgspec.Struct, frozen=True):
         return laid.sent.links[laid.found.at] if laid.found else None
 
 
-def headers_of(request: http.Request) -> dict[str, str]:
-    """A request's headers, names in lower case, repeated ones joined by a comma.
+def headers_of(message: http.Message) -> dict[str, str]:
+    """The headers of a request or an answer, names in lower case, repeated ones joined by a comma.
 
     As mitmproxy's own mapping has them, which goes through all of them again for each name.
     """
     found: dict[str, str] = {}
-    for field, content in request.headers.fields:
+    for field, content in message.headers.fields:
         name = field.decode("utf-8", "surrogateescape").lower()
         value = content.decode("utf-8", "surrogateescape")
         found[name] = f"{found[name]}, {value}" if name in found else value
