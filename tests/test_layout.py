@@ -32,7 +32,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "settings": frozenset({"condense", "models", "profiles", "readers"}),
     "known": frozenset({"values", "tokens", "wire"}),
     "rewrite": frozenset({"values", "condense", "wire"}),
-    "recollect": frozenset({"values", "condense", "known", "wire"}),
+    "stretches": frozenset({"values", "condense", "known", "wire"}),
+    "recollect": frozenset({"values", "stretches", "wire"}),
     "births": frozenset({"values", "condense", "known", "tokens", "wire"}),
     "pipeline": frozenset(
         {
@@ -43,6 +44,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "models",
             "recollect",
             "rewrite",
+            "stretches",
             "tokens",
             "wire",
         }

@@ -97,6 +97,23 @@ def test_a_conversation_that_grows_is_recognised() -> None:
     assert way.recognised > 25
 
 
+@pytest.mark.parametrize("back", [2, 8, 20, 30])
+def test_who_goes_back_is_recognised(back: int) -> None:
+    ways = Way(recollects=True), Way()
+    talk = long_talk(turns=40)
+    for cut in talk.cuts:
+        for way in ways:
+            way.send(talk.api, talk.request(cut), 40_000)
+    before = ways[0].recognised
+    answers = [{"role": "assistant", "content": "no"}, {"role": "user", "content": "then not"}]
+    fork = talk.fork(talk.cuts[-back], answers)
+    body = fork.request(fork.cuts[-1])
+    sent = [way.send(talk.api, body, 40_000) for way in ways]
+    assert ways[0].recognised == before + 1
+    assert sent[0].forwarded == sent[1].forwarded
+    compare(sent[0].laid, sent[1].laid, ways)
+
+
 def test_many_conversations_that_begin_alike_are_recognised_side_by_side() -> None:
     """A client's own words come first, the same for all who use it."""
     way = Way(recollects=True)
@@ -198,7 +215,7 @@ def test_a_stretch_counts_only_where_the_messages_stand() -> None:
     assert recognised[0] == talk.api.read(body)
     request = recognised[0]
     array = body[slice(*request.array)]
-    end = request.array.start + recognised[1].size
+    end = request.array.start + recognised[1].end.size
     for other in (
         # An example in a tool's schema, which holds the conversation itself.
         b'{"tools":[{"messages":' + array + b'}],"model":"m","messages":' + array + b"}",

@@ -18,28 +18,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec.structs import replace
 
-from mitmcontext.condense.entries import Found
-from mitmcontext.known import Fact
+from mitmcontext.stretches import Point, Stretch
 from mitmcontext.values import Request, Span, Unreadable
 from mitmcontext.wire import spans
 from mitmcontext.wire.api import Api, asks_for_an_hour
 
 _NONCE: Final = bytes(12)
-# The last messages are left out: clients move their cache markers in them from turn to turn.
 _SEARCHED: Final = 2 << 20
-_UNSTEADY: Final = 6
-# To keep a longer stretch costs as much as to recognise one, so it is not done every time.
-_GROWN: Final = 8
-# Shorter histories are read as quickly as they are recognised.
-_LEAST: Final = 12
 # What APIs call the array of messages.
 _ARRAYS: Final = re.compile(rb'"(?:messages|input|contents)"\s*+:\s*+(?=\[)')
 _COMMA: Final = re.compile(rb"\s*+,")
@@ -47,61 +39,8 @@ _COMMA: Final = re.compile(rb"\s*+,")
 # behind. So a stretch is looked for by samples of it, at the start and at each power of two.
 _HEAD: Final = 512
 _SAMPLE: Final = 32
-# So many bytes at a stretch's end tell it from most that begin alike.
-_TAIL: Final = 64
 # Conversations whose samples are the same (forks, mostly) are tried one after the other.
 _ALIKE: Final = 4
-# What a message takes beside its bytes: a span, a fact and a link.
-_PER_MESSAGE: Final = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """What a stretch becomes with an entry's frozen edits: its bytes, and what is known of them.
-
-    `spans` are those of a body whose messages' array begins at `start`, as in `Stretch`; `tokens`
-    are its messages' estimates.
-    """
-
-    found: Found
-    made: bytes
-    start: int
-    spans: tuple[Span, ...]
-    facts: list[Fact]
-    tokens: tuple[int, ...]
-    links: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The beginning of a messages array, up to and with a message, and what is known of it.
-
-    `mark` is that of its bytes, `tail` the last of them, and `api` whose messages they are.
-    `tokens` are the estimates of the messages; `tag` is what they and the facts depend on beside
-    the bytes, `seed` what the links do. `hour` says that something in it asks for an hour in the
-    provider's cache.
-    """
-
-    mark: bytes
-    tail: bytes
-    api: str
-    start: int
-    size: int
-    spans: tuple[Span, ...]
-    tag: bytes
-    facts: list[Fact]
-    tokens: tuple[int, ...]
-    seed: bytes
-    links: list[bytes]
-    hour: bool
-    overlay: Overlay | None
-
-    @property
-    def weight(self) -> int:
-        """About how many bytes of memory this takes."""
-        laid = self.overlay
-        more = len(laid.made) + len(laid.spans) * _PER_MESSAGE if laid else 0
-        return len(self.spans) * _PER_MESSAGE + more
 
 
 class Little(NamedTuple):
@@ -157,18 +96,19 @@ class Recollections:
         with self._lock:
             names = (samples[:count] for count in range(len(samples), 0, -1))
             alike = [stretch for name in names for stretch in self._kept.get(name, ())]
-        for stretch in alike:
-            end = start + stretch.size
-            longest, least = len(body) - start - 1, len(body) - most.around
-            if stretch.api != api.name or not least <= stretch.size <= longest:
+        longest, least = len(body) - start - 1, len(body) - most.around
+        for stretch, point in _ends(alike):
+            end = start + point.size
+            if stretch.api != api.name or not least <= point.size <= longest:
                 continue
-            same = body.startswith(stretch.tail, end - len(stretch.tail))
+            same = body.startswith(point.tail, end - len(point.tail))
             if same and body.count(b",", 0, start) + body.count(b",", end) > most.values:
                 return None
-            if same and self.mark(memoryview(body)[start:end]) == stretch.mark:
-                request = _around(api, body, start, stretch)
+            if same and self.mark(memoryview(body)[start:end]) == point.mark:
+                known = stretch.up_to(point)
+                request = _around(api, body, start, known)
                 if request is not None:
-                    return request, stretch
+                    return request, known
         little = len(body) <= most.whole
         little = little and (len(body) <= most.values or body.count(b",") <= most.values)
         return (api.read(body), None) if little else None
@@ -179,12 +119,12 @@ class Recollections:
         That one stays where it has fewer samples, for those who go back to it.
         """
         start = request.array.start
-        key = _samples(request.body, start, start + stretch.size)
+        key = _samples(request.body, start, start + stretch.end.size)
         with self._lock:
             others = [old for old in self._kept.get(key, ()) if old is not instead]
-            others = [old for old in others if old.mark != stretch.mark]
+            others = [old for old in others if old.end.mark != stretch.end.mark]
             # The longest first.
-            alike = sorted([stretch, *others[: _ALIKE - 1]], key=lambda old: -old.size)
+            alike = sorted([stretch, *others[: _ALIKE - 1]], key=lambda old: -old.end.size)
             if sum(old.weight for old in alike) <= self._kept.maxsize:
                 self._kept[key] = tuple(alike)
 
@@ -204,6 +144,13 @@ def _samples(body: bytes, start: int, end: int) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def _ends(alike: Sequence[Stretch]) -> Iterator[tuple[Stretch, Point]]:
+    """How far a body may be one of these stretches: all of it, or to one of its earlier ends."""
+    yield from ((stretch, stretch.end) for stretch in alike)
+    earlier = [(stretch, point) for stretch in alike for point in stretch.points[1:]]
+    yield from sorted(earlier, key=lambda one: -one[1].size)
+
+
 def _around(api: Api, body: bytes, start: int, stretch: Stretch) -> Request | None:
     """A body with this stretch at `start`, read without it; None where it has to be read as it is.
 
@@ -211,7 +158,7 @@ def _around(api: Api, body: bytes, start: int, stretch: Stretch) -> Request | No
     JSON if and only if the body is. Where no array of messages begins there after all, or nothing
     follows the stretch in it, what is left says so.
     """
-    comma = _COMMA.match(body, start + stretch.size)
+    comma = _COMMA.match(body, start + stretch.end.size)
     if comma is None:
         return None
     try:
@@ -259,95 +206,9 @@ def wants_an_hour(request: Request, stretch: Stretch | None) -> bool:
         # A longer search would hold others up. Markers stand where a request begins and ends.
         early = asks_for_an_hour(body, 0, min(len(body), _SEARCHED))
         return early or asks_for_an_hour(body, max(_SEARCHED, len(body) - _SEARCHED), len(body))
-    end = start + stretch.size
+    end = start + stretch.end.size
     around = asks_for_an_hour(body, 0, start) or asks_for_an_hour(body, end, len(body))
-    return stretch.hour or around
-
-
-def is_due(stretch: Stretch | None, messages: int, found: Found | None) -> bool:
-    """Whether to keep a new stretch for a request that was read with this one."""
-    if stretch is None or messages - _UNSTEADY >= len(stretch.spans) + _GROWN:
-        return True
-    laid = stretch.overlay
-    if found is None or found.at >= len(stretch.spans):
-        return False
-    return laid is None or not is_same(laid.found, found)
-
-
-def is_same(one: Found, other: Found) -> bool:
-    """Whether two look-ups found one and the same entry."""
-    return one.at == other.at and (one.entry is other.entry or one.entry == other.entry)
-
-
-def stretch_of(
-    api: Api,
-    request: Request,
-    facts: Sequence[Fact],
-    links: Sequence[bytes],
-    tag: bytes,
-    seed: bytes,
-    overlay: tuple[Found, Request, Sequence[Fact], Sequence[bytes]] | None,
-    mark: Callable[[memoryview], bytes],
-    before: Stretch | None = None,
-) -> Stretch | None:
-    """What to keep of a request; None for one that is short, or not counted yet.
-
-    And for one that hides something: its messages may be what says so.
-
-    Args:
-        api: whose request it is.
-        request: as the client sent it.
-        facts: of its messages.
-        links: of its messages.
-        tag: what the facts depend on beside the bytes.
-        seed: what the links depend on beside the bytes.
-        overlay: the entry that is laid over the request, and what was made, read likewise.
-        mark: what a text is recognised by.
-        before: the stretch that this request was recognised by.
-    """
-    count = len(request.spans) - _UNSTEADY
-    tokens = tuple(fact.tokens for fact in facts[: max(0, count)] if fact.tokens is not None)
-    if count < _LEAST or len(tokens) < count or request.hidden:
-        return None
-    start = request.array.start
-    end = request.spans[count - 1].end
-    new = start + before.size if before is not None else start
-    return Stretch(
-        mark=mark(memoryview(request.body)[start:end]),
-        tail=request.body[max(start, end - _TAIL) : end],
-        api=api.name,
-        start=start,
-        size=end - start,
-        spans=request.spans[:count],
-        tag=tag,
-        facts=list(facts[:count]),
-        tokens=tokens,
-        seed=seed,
-        links=list(links[:count]),
-        hour=(before is not None and before.hour) or asks_for_an_hour(request.body, new, end),
-        overlay=_overlay(count, overlay) if overlay else None,
-    )
-
-
-def _overlay(
-    count: int, laid: tuple[Found, Request, Sequence[Fact], Sequence[bytes]]
-) -> Overlay | None:
-    """What was made of the first `count` messages; None where edits reach beyond them."""
-    found, made, facts, links = laid
-    standing = len(made.spans) - _UNSTEADY
-    tokens = tuple(fact.tokens for fact in facts[:standing] if fact.tokens is not None)
-    if found.at >= count or len(tokens) < standing:
-        return None
-    start = made.array.start
-    return Overlay(
-        found=found,
-        made=made.body[start : made.spans[standing - 1].end],
-        start=start,
-        spans=made.spans[:standing],
-        facts=list(facts[:standing]),
-        tokens=tokens,
-        links=list(links[:standing]),
-    )
+    return stretch.end.hour or around
 
 
 def placed(found: tuple[Span, ...], shift: int) -> tuple[Span, ...]:

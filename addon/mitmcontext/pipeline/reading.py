@@ -10,17 +10,9 @@ from mitmcontext.births import Births, Born, edits_of
 from mitmcontext.condense.entries import Entry, Found, FrozenEdit
 from mitmcontext.condense.ledger import Ledger, chain
 from mitmcontext.known import Fact, Known, tag
-from mitmcontext.recollect import (
-    Overlay,
-    Recollections,
-    Stretch,
-    is_due,
-    is_same,
-    moved,
-    placed,
-    stretch_of,
-)
+from mitmcontext.recollect import Recollections, moved, placed
 from mitmcontext.rewrite import rewritten
+from mitmcontext.stretches import Overlay, Stretch, is_due, is_same, stretch_of
 from mitmcontext.tokens.families import Family
 from mitmcontext.values import Request, Span
 from mitmcontext.wire.api import Api, message_of

@@ -24,8 +24,9 @@ from mitmcontext.pipeline import Laid
 from mitmcontext.proxy import bodies, threads
 from mitmcontext.proxy.job import Job, Ready, encoded
 from mitmcontext.proxy.tenant import keyed, keyed_before
-from mitmcontext.recollect import Little, Recollections, Stretch
+from mitmcontext.recollect import Little, Recollections
 from mitmcontext.settings import Settings
+from mitmcontext.stretches import Stretch
 from mitmcontext.tokens.families import Asked, family_of
 from mitmcontext.values import Request, Standing
 
