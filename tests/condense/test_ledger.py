@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mitmcontext.condense import entries as this_load
 from mitmcontext.condense.entries import WHOLE, Entry, Found, FrozenEdit, are_same, home, is_same
-from mitmcontext.condense.ledger import PROVISIONAL, Ledger, chain
+from mitmcontext.condense.ledger import PROVISIONAL, Ledger, begin, chain
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.stores.tiers import Tiers
 
@@ -392,8 +392,51 @@ def test_what_heals_a_shelf_says_how_little_it_is_for() -> None:
     assert book.confirm(told, frozen)
 
     fresh = Ledger(shelf(), far)
-    fresh.look_for_smaller()
+    assert fresh.look_for_smaller()
     assert fresh.smallest == book.smallest
+
+
+def test_what_heals_one_of_two_tiers_says_it_there() -> None:
+    """As after a restart of Redis, where others have frozen something longer meanwhile."""
+    shared, told = shelf(), links("abcdefgh")
+    here, there = Ledger(shelf(), Tiers([shelf(), shared])), Ledger(shelf(), Tiers([shared]))
+    frozen = here.freeze(told, entry(3), None, 80_000)
+    shared.clear()
+    there_frozen = there.freeze(links("xyzxyz"), entry(1), None, 10 * 80_000)
+    assert there_frozen.at == 1
+
+    assert here.confirm(told, frozen)
+
+    assert there.look_for_smaller()
+    assert there.smallest == here.smallest
+    shared.clear()
+    assert here.confirm(told, frozen)
+    fresh = Ledger(shelf(), Tiers([shared]))
+    assert fresh.look_for_smaller()
+    assert fresh.smallest == here.smallest
+
+
+def test_what_an_older_version_kept_may_be_any_size() -> None:
+    far = Tiers([shelf()])
+    far.set(b"an entry without a size", b"", 60.0)
+    for _ in range(2):
+        book = Ledger(shelf(), far)
+        assert book.look_for_smaller()
+        assert book.smallest == 0
+    assert book.clear()
+    far.set(b"a count", b"", 60.0)
+    assert book.look_for_smaller()
+    assert book.smallest > 10**12
+
+
+def test_what_is_kept_beside_says_nothing_of_sizes() -> None:
+    far = Tiers([shelf()])
+    begin(far)
+    far.set(b"a count", b"", 60.0)
+    begin(far)
+    book = Ledger(shelf(), far)
+    assert book.look_for_smaller()
+    assert book.smallest > 10**12
 
 
 def test_what_was_found_before_a_reload_is_what_is_found_after_it(

@@ -59,3 +59,11 @@ def test_it_is_over_when_the_next_requests_come() -> None:
     loop.worked += 0.2
     loop.load.came("client 1")
     assert not loop.load.is_heavy
+
+
+def test_it_is_over_when_no_more_requests_come() -> None:
+    """Turns on a WebSocket do not come as requests, and are counted again."""
+    loop = Loop(16, 0.002, 0.95)
+    loop.run(1)
+    loop.passed += 0.3
+    assert not loop.load.is_heavy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.estimates import Estimates
 from mitmcontext.proxy.job import Job
+from mitmcontext.proxy.load import Load
 from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.reports import Reports
 from mitmcontext.proxy.shelves import Shelves
@@ -26,6 +28,7 @@ from mitmcontext.proxy.unread import Unread
 from mitmcontext.proxy.work import Worker
 from mitmcontext.settings import Settings, load
 from mitmcontext.stores.memory_store import Memory, cells
+from mitmcontext.stores.sqlite import Sqlite
 from mitmcontext.stores.tiers import Tiers
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api
@@ -90,6 +93,15 @@ def test_a_window_that_a_refusal_told_counts() -> None:
     assert not proxy.passes(body())
 
 
+def test_where_the_provider_found_one_too_long_the_next_ones_are_read() -> None:
+    proxy, sent = Proxy(), json.dumps(body()).encode()
+    proxy.unread.was_too_long(
+        MESSAGES, PATH, http.Request.make("POST", f"https://a.example{PATH}", sent)
+    )
+    assert not proxy.passes(body())
+    assert proxy.passes(body(model="claude-opus-4-1"))
+
+
 def test_the_model_may_stand_in_the_path() -> None:
     path = "/v1beta/models/gemini-2.5-pro:generateContent"
     sent = {"contents": [{"role": "user", "parts": [{"text": "Sort this shelf. " * 400}]}]}
@@ -126,14 +138,25 @@ def test_where_the_ledger_does_not_answer_everything_is_read(
     assert not proxy.passes(body())
 
 
+def test_where_the_disk_does_not_answer_everything_is_read(tmp_path: Path) -> None:
+    disk = Sqlite(tmp_path / "ledger.db", 1 << 20)
+    proxy = Proxy(Tiers([disk]))
+    assert proxy.passes(body())
+
+    away = Proxy(Tiers([Sqlite(tmp_path, 1 << 20)]))
+    assert not away.passes(body())
+
+
 @pytest.mark.parametrize("is_heavy", [False, True])
-async def test_under_load_what_fits_by_size_alone_is_not_counted(is_heavy: bool) -> None:
+async def test_under_load_what_fits_by_size_alone_is_not_counted(
+    is_heavy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = State()
     state.take_over(carried(SimpleNamespace()))
     state.worker = Worker(
         carried(SimpleNamespace()), Shelves(b"t" * 32, None, False, ""), Settings()
     )
-    state.load.is_heavy = is_heavy
+    monkeypatch.setattr(Load, "is_heavy", is_heavy)
     long = [{"role": "user", "content": f"shelf {number} " * 400} for number in range(6)]
     raw = json.dumps(body(long)).encode()
     result = await state.worker.decide(

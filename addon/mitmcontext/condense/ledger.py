@@ -115,6 +115,12 @@ class FarShelf(Shelf, Protocol):
         """Remove everything but what others share."""
 
 
+def begin(shelf: Shelf) -> None:
+    """Note on a shelf, where it is new, that nothing was ever frozen there."""
+    if shelf.figures().entries == 0:
+        shelf.add(_SMALLEST, str(sys.maxsize).encode(), _FOREVER)
+
+
 class Ledger:
     """Frozen edits by link, near in memory and, where there is one, on a far and durable shelf.
 
@@ -203,13 +209,26 @@ class Ledger:
         """No entry is for a conversation of fewer bytes, as far as is known here."""
         return self._sizes["smallest"]
 
-    def look_for_smaller(self) -> None:
+    def look_for_smaller(self) -> bool:
         """Learn for how few bytes others froze something, or earlier processes.
 
-        May take some milliseconds. A shelf that is broken has nothing, be it small or large.
+        Whether that is certain. May take some milliseconds.
         """
-        if self._far is not None:
-            self._lower(self._smallest_kept())
+        if self._far is None:
+            return True
+        told = self._far.get_latest([_SMALLEST]).get(_SMALLEST)
+        if told is None:
+            # Not begun, so kept by a version that kept no sizes; or there was no room for this one.
+            least = 0 if self._far.figures().entries else self.smallest
+            told = self._far.add(_SMALLEST, str(least).encode(), _FOREVER)
+        if told is None:
+            return False
+        kept = int(told)
+        self._lower(kept)
+        # Of two at once the smaller one may have been written over.
+        return kept <= self.smallest or self._far.set(
+            _SMALLEST, str(self.smallest).encode(), _FOREVER
+        )
 
     def freeze(
         self, links: Sequence[bytes], entry: Entry, base: Found | None, size: int = 0
@@ -261,9 +280,8 @@ class Ledger:
         if self._far is None:
             return True
         far = self._far.get_latest(keys)
+        self._keep_size(self.smallest)
         for key, value in near.items():
-            if key not in far:
-                self._keep_size(self.smallest)
             held = far.get(key) or self._far.add(key, value, self._kept)
             if held is not None and held != value:
                 self._near.set(key, held, self._kept)
@@ -298,10 +316,13 @@ class Ledger:
 
     def clear(self) -> bool:
         """Forget everything; whether it is certain that nothing is left on either shelf."""
-        self._near.clear()
-        self._later.clear()
-        everywhere = self._far.clear() if self._far else True
-        self._sizes["smallest"] = sys.maxsize
+        # What is frozen meanwhile would stay, and its size be forgotten.
+        with self._freezing:
+            self._near.clear()
+            self._later.clear()
+            everywhere = self._far.clear() if self._far else True
+            self._sizes["smallest"] = sys.maxsize
+            self.look_for_smaller()
         with self._asking:
             self._asked.clear()
         self._wrote()
@@ -329,18 +350,16 @@ class Ledger:
         return found | ({"frozen edits, kept": self._far.figures()} if self._far else {})
 
     def _keep_size(self, size: int) -> None:
-        """Before anything is frozen for so many bytes, and where it was not kept for others."""
+        """Before anything is kept for so many bytes: so that all who find it know of it."""
         self._lower(size)
-        if self._far and self.smallest < self._smallest_kept():
-            self._far.set(_SMALLEST, str(self.smallest).encode(), _FOREVER)
+        self.look_for_smaller()
+        if self._far:
+            # A tier that lost it gets it back, as it does what is frozen.
+            self._far.extend(_SMALLEST, self._kept)
 
     def _lower(self, size: int) -> None:
         with self._asking:
             self._sizes["smallest"] = min(self.smallest, size)
-
-    def _smallest_kept(self) -> int:
-        kept = self._far.get_latest([_SMALLEST]) if self._far else {}
-        return int(kept.get(_SMALLEST, str(sys.maxsize)))
 
     def _delete(self, keys: list[bytes]) -> bool:
         self._wrote()

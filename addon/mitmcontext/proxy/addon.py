@@ -223,11 +223,10 @@ class ContextAddon:
         if reason or request.raw_content is None:
             self._marks.show(flow, _alone(api, reason or "too large, or streamed by mitmproxy"))
             return
-        worker, load = self._state.at_work(), self._state.load
-        load.came(flow.client_conn.id)
-        if load.is_heavy and worker.unread.is_safe(api, path, request, self._state.settings):
+        if self._may_go_unread(flow, api, path):
             self._marks.show(flow, _alone(api, UNREAD))
             return
+        worker = self._state.at_work()
         try:
             ready = await worker.look(
                 self._job(flow, api, path, request.raw_content), self._state.settings
@@ -253,6 +252,16 @@ class ContextAddon:
             if result.raw is not None:
                 self._marks.keep_original(flow, came)
             self._aftermath.conclude(flow, result)
+
+    def _may_go_unread(self, flow: http.HTTPFlow, api: Api, path: str) -> bool:
+        """Whether there is too much to do to read what surely needs nothing."""
+        # A fault here is not to cost what is frozen: then it is read.
+        with guarded(self._state.figures_of(flow).failed):
+            load, settings = self._state.load, self._state.settings
+            load.came(flow.client_conn.id)
+            unread = self._state.at_work().unread
+            return load.is_heavy and unread.is_safe(api, path, flow.request, settings)
+        return False
 
     async def _passes(self, flow: http.HTTPFlow) -> bool:
         """Whether a flow is none to look at: by the settings, or since somebody opted out."""

@@ -6,6 +6,7 @@ An answer is held only where it may have to be replaced: a refusal of what we ma
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Final
 
 from mitmproxy import ctx, http
@@ -19,7 +20,7 @@ from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.resend import commit, resend, tls_context, upstream_proxy
 from mitmcontext.proxy.state import State
 from mitmcontext.proxy.tee import HELD, Handling, Tee, handling
-from mitmcontext.values import Action, TooLong
+from mitmcontext.values import Action, TooLong, Unreadable
 from mitmcontext.wire import api_for
 
 _LARGEST_REFUSAL: Final = 1 << 20
@@ -116,13 +117,12 @@ class Answers:
         """Where the provider refused the length or the shape of a request, send it once more."""
         result = self._state.pending.get(flow.id)
         answer = flow.response
-        if result is None or answer is None or answer.raw_content is None:
+        if answer is None or answer.raw_content is None or answer.status_code not in HELD:
             return
-        if answer.status_code not in HELD:
+        if result is None:
+            self._refused_unread(flow, answer)
             return
-        coding = answer.headers.get("content-encoding")
-        said = bodies.decode(answer.raw_content, coding, _LARGEST_REFUSAL)
-        api = result.ready.job.api
+        said, api = _said(answer), result.ready.job.api
         too_long = api.refuses_length(answer.status_code, said)
         if too_long is not None:
             await self._step_further(flow, result, too_long)
@@ -130,6 +130,15 @@ class Answers:
             answer.status_code, said
         ):
             await self._step_back(flow, result)
+
+    def _refused_unread(self, flow: http.HTTPFlow, answer: http.Response) -> None:
+        """Where the length of a request was refused that nobody read, the next ones are read."""
+        path = flow.request.path.partition("?")[0]
+        api = api_for(flow.request.method, path)
+        with suppress(Unreadable):
+            too_long = api and api.refuses_length(answer.status_code, _said(answer))
+            if api is not None and too_long is not None:
+                self._state.at_work().unread.was_too_long(api, path, flow.request)
 
     async def _step_further(self, flow: http.HTTPFlow, result: Result, too_long: TooLong) -> None:
         """Take the strongest step that the provider's own figures call for, once.
@@ -178,10 +187,7 @@ class Answers:
         again = await self._send_again(flow, await worker.step_back(result))
         if again is None:
             return
-        said = bodies.decode(
-            again.raw_content or b"", again.headers.get("content-encoding"), _LARGEST_REFUSAL
-        )
-        if result.ready.job.api.refuses_length(again.status_code, said) is not None:
+        if result.ready.job.api.refuses_length(again.status_code, _said(again)) is not None:
             return  # no news to the client, who knows nothing of the length that was saved
         flow.response = again
         if again.status_code < 400:
@@ -190,3 +196,13 @@ class Answers:
             _log.warning("mitmcontext: %s", reason)
             outcome = replace(result.outcome, action=Action.FAILED_OPEN, reason=reason)
             self._marks.mark(flow, outcome)
+
+
+def _said(answer: http.Response) -> bytes:
+    """The body of an answer, as far as it is one of a refusal.
+
+    Raises:
+        Unreadable: it is longer, or damaged.
+    """
+    coding = answer.headers.get("content-encoding")
+    return bodies.decode(answer.raw_content or b"", coding, _LARGEST_REFUSAL)

@@ -22,10 +22,6 @@ class Load:
     Args:
         clock: seconds that pass.
         work: seconds that this thread computes.
-
-    Attributes:
-        is_heavy: whether, a moment ago, many clients sent requests and the loop was busy most of
-            the time.
     """
 
     def __init__(
@@ -38,7 +34,12 @@ class Load:
         self._clients: set[str] = set()
         self._since = clock()
         self._worked = work()
-        self.is_heavy = False
+        self._was_heavy = False
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether, a moment ago, many clients sent requests and the loop was busy mostly."""
+        return self._was_heavy and self._clock() - self._since < _PAUSE
 
     def came(self, client: str) -> None:
         """A request came; `client` is the id of the connection that it came by."""
@@ -48,6 +49,6 @@ class Load:
         if passed >= _SAMPLE:
             worked = self._work()
             busy = worked - self._worked >= _SHARE * passed and passed < _PAUSE
-            self.is_heavy = busy and len(self._clients) >= _CLIENTS
+            self._was_heavy = busy and len(self._clients) >= _CLIENTS
             self._since, self._worked = now, worked
             self._clients.clear()

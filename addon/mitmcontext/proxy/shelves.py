@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mitmcontext.condense.ledger import begin
 from mitmcontext.settings import KEY_FILE, REDIS_URL, BadSetting, Settings
 from mitmcontext.stores.base import Store
 from mitmcontext.stores.keys import (
@@ -83,6 +84,7 @@ def shelves(settings: Settings, environment: Mapping[str, str], spare: bytes) ->
     tiers: list[Store] = []
     if not note:
         tiers.append(Sealed(Sqlite(folder / _FILE, _SIZE), sealing, _LEDGER))
+        begin(tiers[0])
     choices: list[Store] = []
     leases: Leases | None = None
     if settings.context_team and not note:

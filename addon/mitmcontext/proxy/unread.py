@@ -1,7 +1,8 @@
 """Which requests need not even be read: they are passed on while there is too much to do.
 
 A request is that small if it fits whatever it holds, and if nothing can be frozen of it, since
-nothing was ever frozen for so short a conversation. What is lost is that nobody counts it.
+nothing was ever frozen for so short a conversation. What is lost is that nobody counts it, and that
+nothing helps one that the provider finds too long all the same: the next ones there are read.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from cachetools import TTLCache
 from mitmproxy import http
 
 from mitmcontext import pipeline
 from mitmcontext.condense.ledger import Ledger
 from mitmcontext.proxy.estimates import Estimates
+from mitmcontext.proxy.hosts import host_of
 from mitmcontext.settings import Settings
 from mitmcontext.wire import glance
 from mitmcontext.wire.api import Api
@@ -23,6 +26,10 @@ UNREAD: Final = "unread under load: it surely fits"
 # Seconds: how often others are asked for what they froze, and how long their answer counts.
 _EVERY: Final = 1.0
 _TRUSTED: Final = 3.0
+# And how long a model is doubted whose window is smaller than the table has it, of how many. When
+# one of its requests was read and refused, its window is known.
+_DOUBTED: Final = 600.0
+_MODELS: Final = 1_000
 # Looking for pictures in so much takes a few tenths of a millisecond, as much as is saved.
 _LARGEST: Final = 256 << 10
 
@@ -41,6 +48,7 @@ class Unread:
         self._ledger = ledger
         self._estimates = estimates
         self._asked = self._answered = -_TRUSTED
+        self._doubted: TTLCache[tuple[str, str], bool] = TTLCache(_MODELS, _DOUBTED)
 
     def is_safe(self, api: Api, path: str, request: http.Request, settings: Settings) -> bool:
         """Whether it is certain that a request needs nothing, without reading it."""
@@ -49,12 +57,17 @@ class Unread:
             return False
         if settings.reduce_at_birth or not self._is_certain(len(body)):
             return False
-        # What is compressed is no JSON, so that nothing is found there.
-        named = glance.model_in(body)
-        if named is None:
+        model = _model(api, path, body)
+        if model is None or (host_of(request), model) in self._doubted:
             return False
-        room = self._estimates.least_room(named or api.model_in_path(path), settings)
+        room = self._estimates.least_room(model, settings)
         return pipeline.surely_fits(body, room, settings.thresholds, settings.context_budget)
+
+    def was_too_long(self, api: Api, path: str, request: http.Request) -> None:
+        """The provider says so of a request that was not read."""
+        model = _model(api, path, request.raw_content or b"")
+        if model is not None:
+            self._doubted[host_of(request), model] = True
 
     def _is_certain(self, size: int) -> bool:
         """Whether nothing was frozen for what fits in so many bytes, here or elsewhere."""
@@ -65,5 +78,12 @@ class Unread:
         return now - self._answered < _TRUSTED and size < self._ledger.smallest
 
     def _ask(self) -> None:
-        self._ledger.look_for_smaller()
-        self._answered = time.monotonic()
+        if self._ledger.look_for_smaller():
+            self._answered = time.monotonic()
+
+
+def _model(api: Api, path: str, body: bytes) -> str | None:
+    """The model that a request names; None where that cannot be said without reading it."""
+    # What is compressed is no JSON, so that nothing is found there.
+    named = glance.model_in(body)
+    return None if named is None else named or api.model_in_path(path)
