@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from mitmproxy import http
 from mitmproxy.test import taddons, tflow
+from msgspec.structs import replace
 
 from mitmcontext.condense.entries import Entry
 from mitmcontext.condense.ledger import Ledger, chain
 from mitmcontext.proxy.aftermath import Aftermath
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.estimates import Estimates
-from mitmcontext.proxy.job import Job
+from mitmcontext.proxy.job import Job, Result
 from mitmcontext.proxy.load import Load
 from mitmcontext.proxy.marks import Marks
 from mitmcontext.proxy.reports import Reports
@@ -30,6 +31,7 @@ from mitmcontext.settings import Settings, load
 from mitmcontext.stores.memory_store import Memory, cells
 from mitmcontext.stores.sqlite import Sqlite
 from mitmcontext.stores.tiers import Tiers
+from mitmcontext.values import Action
 from mitmcontext.wire.anthropic import MESSAGES
 from mitmcontext.wire.api import Api
 from mitmcontext.wire.gemini import GENERATE
@@ -147,26 +149,62 @@ def test_where_the_disk_does_not_answer_everything_is_read(tmp_path: Path) -> No
     assert not away.passes(body())
 
 
+class Concluded:
+    """A request that fits by size alone, once it was forwarded."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.state.take_over(carried(SimpleNamespace()))
+        self.state.worker = Worker(
+            carried(SimpleNamespace()), Shelves(b"t" * 32, None, False, ""), Settings()
+        )
+        self.aftermath = Aftermath(self.state, Marks(self.state))
+        self.flow = tflow.tflow()
+
+    async def conclude(self) -> Result:
+        """Conclude it; what it came to."""
+        long = [{"role": "user", "content": f"shelf {number} " * 400} for number in range(6)]
+        raw = json.dumps(body(long)).encode()
+        worker = self.state.at_work()
+        job = Job(MESSAGES, PATH, b"t" * 32, b"p" * 32, {}, raw)
+        result = await worker.decide(await worker.look(job, self.state.settings))
+        assert not result.counted
+        self.aftermath.conclude(self.flow, result)
+        return result
+
+    async def settled(self) -> dict[str, int]:
+        """The tokens, once all was done that was to be done later."""
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        tokens: dict[str, int] = self.state.figures.snapshot()["tokens"]
+        return tokens
+
+
 @pytest.mark.parametrize("is_heavy", [False, True])
 async def test_under_load_what_fits_by_size_alone_is_not_counted(
     is_heavy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = State()
-    state.take_over(carried(SimpleNamespace()))
-    state.worker = Worker(
-        carried(SimpleNamespace()), Shelves(b"t" * 32, None, False, ""), Settings()
-    )
     monkeypatch.setattr(Load, "is_heavy", is_heavy)
-    long = [{"role": "user", "content": f"shelf {number} " * 400} for number in range(6)]
-    raw = json.dumps(body(long)).encode()
-    result = await state.worker.decide(
-        await state.worker.look(Job(MESSAGES, PATH, b"t" * 32, b"p" * 32, {}, raw), state.settings)
-    )
-    assert not result.counted
-
     with taddons.context():
-        Aftermath(state, Marks(state)).conclude(tflow.tflow(), result)
-        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
-
-    sent = state.figures.snapshot()["tokens"]["sent"]
+        concluded = Concluded()
+        await concluded.conclude()
+        sent = (await concluded.settled())["sent"]
     assert sent == 0 if is_heavy else sent > 1_000
+
+
+@pytest.mark.parametrize("is_heavy", [False, True])
+async def test_a_step_for_what_was_not_counted_counts_it_once(
+    is_heavy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider refused it as too long: what is forwarded in all is never below nothing."""
+    monkeypatch.setattr(Load, "is_heavy", is_heavy)
+    with taddons.context():
+        concluded = Concluded()
+        result = await concluded.conclude()
+        counted = concluded.aftermath.is_counted(concluded.flow, result)
+        before = await concluded.settled()
+        whole = (await concluded.state.at_work().count_later(result)).outcome
+        step = replace(whole, freed=600, forwarded=whole.sent - 600, action=Action.CONDENSED)
+        concluded.aftermath.stepped(concluded.flow, step, counted=counted)
+        after = await concluded.settled()
+    assert before["sent"] == (0 if is_heavy else whole.sent)
+    assert (after["sent"], after["forwarded"]) == (whole.sent, whole.sent - 600)

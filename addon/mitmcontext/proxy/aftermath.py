@@ -14,7 +14,7 @@ from mitmcontext.proxy.job import Result
 from mitmcontext.proxy.marks import Marks, updated
 from mitmcontext.proxy.prefixes import Break
 from mitmcontext.proxy.state import State
-from mitmcontext.values import Action, Usage
+from mitmcontext.values import Action, Outcome, Usage
 
 # Bytes of requests that wait to be counted, a second's work; further ones never are.
 _WAITING: Final = 8 << 20
@@ -54,6 +54,20 @@ class Aftermath:
         of_steps = any(change.what != "birth" for change in result.outcome.changes)
         if result.outcome.steps and not of_steps and self._state.team is None:
             self._state.later(self._explain(flow, result))
+
+    def is_counted(self, flow: http.HTTPFlow, result: Result) -> bool:
+        """Whether the tokens of a request are in the figures, or will be."""
+        return result.counted or flow.id in self._counting
+
+    def stepped(self, flow: http.HTTPFlow, outcome: Outcome, *, counted: bool) -> None:
+        """A step was taken for a request that was concluded, after the provider refused it.
+
+        Where it was not counted then it counts now, as it would have been without the step.
+        """
+        figures = self._state.figures_of(flow)
+        if not counted:
+            figures.recount(replace(outcome, forwarded=outcome.forwarded + outcome.freed))
+        figures.stepped(outcome)
 
     def learn(self, flow: http.HTTPFlow, usage: Usage) -> None:
         """The provider said what the request of a flow used."""

@@ -145,8 +145,8 @@ class Answers:
 
         Where that does not help, the client gets the refusal as it came.
         """
-        figures, worker = self._state.figures_of(flow), self._state.at_work()
-        figures.refused_length()
+        worker, counted = self._state.at_work(), self._aftermath.is_counted(flow, result)
+        self._state.figures_of(flow).refused_length()
         further = await worker.step_further(result, too_long)
         if further is None or further.raw is None:
             return
@@ -158,7 +158,7 @@ class Answers:
         commit(flow.request, further.raw)
         self._state.pending[flow.id] = further
         worker.prefix_break(further)
-        figures.stepped(further.outcome)
+        self._aftermath.stepped(flow, further.outcome, counted=counted)
         self._marks.note(flow, further)
         self._marks.mark(flow, further.outcome)
         self._marks.log_step(flow, further.outcome)

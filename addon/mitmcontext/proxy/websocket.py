@@ -332,14 +332,14 @@ class Sockets:
         result: Result,
         too_long: TooLong,
     ) -> bool:
-        figures = self._state.figures_of(flow)
-        figures.refused_length()
+        counted = self._aftermath.is_counted(flow, result)
+        self._state.figures_of(flow).refused_length()
         further = await self._state.at_work().step_further(result, too_long)
         if further is None or further.raw is None or line.mirror.created:
             return False
         self._state.pending[flow.id] = further
         self._state.at_work().prefix_break(further)
-        figures.stepped(further.outcome)
+        self._aftermath.stepped(flow, further.outcome, counted=counted)
         self._marks.mark(flow, further.outcome)
         again = replace(line, going=_mark_of(further), original=None)
         self._send_again(flow, message, again, further.raw)
