@@ -108,8 +108,12 @@ def test_the_model_may_stand_in_the_path() -> None:
     path = "/v1beta/models/gemini-2.5-pro:generateContent"
     sent = {"contents": [{"role": "user", "parts": [{"text": "Sort this shelf. " * 400}]}]}
     assert Proxy().passes(sent, GENERATE, path)
-    windows = {"context_windows": ["gemini-*=4000"]}
+    windows = {"context_windows": ["gemini-2.5-*=4000"]}
     assert not Proxy().passes(sent, GENERATE, path, **windows)
+    # There the path decides, whatever the body says.
+    another = sent | {"model": "models/gemini-2.0-flash"}
+    assert Proxy().passes(another, GENERATE, path)
+    assert not Proxy().passes(another, GENERATE, path, **windows)
 
 
 def test_nothing_passes_for_which_something_may_be_frozen() -> None:

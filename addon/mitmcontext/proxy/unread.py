@@ -57,16 +57,16 @@ class Unread:
             return False
         if settings.reduce_at_birth or not self._is_certain(len(body)):
             return False
-        model = _model(api, path, body)
-        if model is None or (host_of(request), model) in self._doubted:
+        models = _models(api, path, body)
+        host = host_of(request)
+        if not models or any((host, model) in self._doubted for model in models):
             return False
-        room = self._estimates.least_room(model, settings)
+        room = min(self._estimates.least_room(model, settings) for model in models)
         return pipeline.surely_fits(body, room, settings.thresholds, settings.context_budget)
 
     def was_too_long(self, api: Api, path: str, request: http.Request) -> None:
         """The provider says so of a request that was not read."""
-        model = _model(api, path, request.raw_content or b"")
-        if model is not None:
+        for model in _models(api, path, request.raw_content or b""):
             self._doubted[host_of(request), model] = True
 
     def _is_certain(self, size: int) -> bool:
@@ -82,8 +82,11 @@ class Unread:
             self._answered = time.monotonic()
 
 
-def _model(api: Api, path: str, body: bytes) -> str | None:
-    """The model that a request names; None where that cannot be said without reading it."""
+def _models(api: Api, path: str, body: bytes) -> set[str]:
+    """The models that a request may be for; none where that cannot be said without reading it.
+
+    Some APIs go by the body and some by the path, where both name one.
+    """
     # What is compressed is no JSON, so that nothing is found there.
     named = glance.model_in(body)
-    return None if named is None else named or api.model_in_path(path)
+    return set() if named is None else {named, api.model_in_path(path)} - {""} or {""}
