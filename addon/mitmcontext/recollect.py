@@ -93,11 +93,8 @@ class Recollections:
         found = _ARRAYS.search(body)
         start = found.end() if found else len(body)
         samples = _samples(body, start, len(body))
-        with self._lock:
-            names = (samples[:count] for count in range(len(samples), 0, -1))
-            alike = [stretch for name in names for stretch in self._kept.get(name, ())]
         longest, least = len(body) - start - 1, len(body) - most.around
-        for stretch, point in _ends(alike):
+        for stretch, point in self._alike(samples):
             end = start + point.size
             if stretch.api != api.name or not least <= point.size <= longest:
                 continue
@@ -112,6 +109,13 @@ class Recollections:
         little = len(body) <= most.whole
         little = little and (len(body) <= most.values or body.count(b",") <= most.values)
         return (api.read(body), None) if little else None
+
+    def _alike(self, samples: tuple[bytes, ...]) -> Iterator[tuple[Stretch, Point]]:
+        """What a body with these samples may begin with, that with most of them first."""
+        for count in range(len(samples), 0, -1):
+            with self._lock:
+                alike = self._kept.get(samples[:count], ())
+            yield from _ends(alike)
 
     def keep(self, request: Request, stretch: Stretch, instead: Stretch | None) -> None:
         """Keep a stretch of a request, instead of the shorter one that it grew from.

@@ -53,7 +53,7 @@ class Answers:
         headers = headers_of(answer)
         kind = headers.get("content-type")
         path = flow.request.path.partition("?")[0]
-        recognised = api_for(flow.request.method, path) is not None
+        recognised = result is not None or api_for(flow.request.method, path) is not None
         how = handling(
             answer.status_code,
             kind,
