@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -235,8 +236,11 @@ def peer_table(peers: Iterable[Peer | str]) -> Iterator[str]:
 
 
 def _size(text: str) -> int:
-    number, unit = text.upper().rstrip("B")[:-1], text.upper().rstrip("B")[-1]
-    return int(float(number) * {"K": 1_000, "M": 1_000_000}[unit])
+    """A body's size, such as 10K, 5MB or 500 (bytes), to bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KM]?)B?", text.upper())
+    if found is None:
+        raise argparse.ArgumentTypeError("must be a size such as 10K, 5MB or 500")
+    return int(float(found[1]) * {"": 1, "K": 1_000, "M": 1_000_000}[found[2]])
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
