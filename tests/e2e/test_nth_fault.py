@@ -185,14 +185,14 @@ def test_the_cache_fails(stage: Stage) -> None:
         first_calls = sweep(stage, turns, seam="cache", each=1)
         assert nth.tries >= 10
         assert len(first_calls.failed) >= 8
-        behind = sweep(stage, turns, seam="cache", each=1, behind=1)
-        assert behind.tries >= 8
-        assert behind.behind == behind.failed
+        behind = first_calls if ALL else sweep(stage, turns, seam="cache", each=1, behind=1)
+        assert len(behind.behind) >= 8
 
 
-def test_asking_a_model_fails(stage: Stage) -> None:
-    for seam in ("model", "sending"):
-        swept = sweep(stage, ASKED, most=40, seam=seam, error="OSError", each=1)
+@pytest.mark.parametrize("error", ["OSError", "CancelledError", "SystemExit"])
+def test_asking_a_model_fails(error: str, stage: Stage) -> None:
+    for seam in ("model", "sending") if error == "OSError" or ALL else ("sending",):
+        swept = sweep(stage, ASKED, most=40, seam=seam, error=error, each=1)
         assert swept.tries >= 10
         # Without the summary there is the same step. Before that, a request is looked at.
         assert {one for one in swept.as_it_came if "is_ours" not in one} == set()
@@ -221,9 +221,9 @@ def test_any_function_of_ours_fails(error: str, stage: Stage) -> None:
     for turns in (STEP, FROZEN, ASKED) if error == "MemoryError" or ALL else (FROZEN,):
         swept = sweep(stage, turns, most=4, seam="all", each=1, error=error)
         assert len(swept.failed) >= 8
-        behind = sweep(stage, turns, most=4, seam="all", each=1, behind=1, error=error)
-        assert behind.tries >= 8
-        assert behind.behind == behind.failed
+        if not ALL:  # else these were among them
+            swept = sweep(stage, turns, most=4, seam="all", each=1, behind=1, error=error)
+        assert len(swept.behind) >= 8
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "SystemExit"])

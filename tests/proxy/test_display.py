@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from mitmproxy.test import tflow
 
+from mitmcontext.proxy import display as display_module
 from mitmcontext.proxy.carried import carried
 from mitmcontext.proxy.display import Display
 from mitmcontext.proxy.figures import Figures
@@ -44,6 +46,31 @@ def test_a_band_that_is_newly_missed_is_a_warning_once(caplog: pytest.LogCapture
     seen.clear()
     seen.look_at_bands()
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit])
+async def test_who_watches_the_bands_goes_on_when_that_fails(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    twice = asyncio.Event()
+
+    class Failing(Figures):
+        def snapshot(self) -> dict[str, Any]:
+            raise error
+
+        def failed(self, reason: str) -> None:
+            told.append(reason)
+            if len(told) == 2:
+                twice.set()
+
+    monkeypatch.setattr(display_module, "_WATCH_SECONDS", 0.001)
+    seen = display(Failing(time.monotonic))
+    seen.start(None)
+    async with asyncio.timeout(60):
+        await twice.wait()
+    seen.stop()
+    assert set(told) == {error.__name__}
 
 
 async def test_news_are_plain_values_and_bounded() -> None:

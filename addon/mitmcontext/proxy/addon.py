@@ -393,8 +393,9 @@ class ContextAddon:
         """Remove what has expired, now and then."""
         while True:
             await asyncio.sleep(self._state.settings.cache_cleanup_interval)
-            await worker.clean_up()
-            self._say_how_caches_fare()
+            with guarded(self._state.figures.failed):
+                await worker.clean_up()
+                self._say_how_caches_fare()
 
     def done(self) -> None:
         """End what runs beside the requests; those in flight finish on this code."""

@@ -28,6 +28,7 @@ from mitmcontext.proxy import threads
 from mitmcontext.proxy.assessing import Assessor
 from mitmcontext.proxy.encoders import Encoders
 from mitmcontext.proxy.estimates import Estimates
+from mitmcontext.proxy.guard import is_the_end
 from mitmcontext.proxy.job import Claim, Ready, Result, because, encoded, may_step
 from mitmcontext.proxy.outcomes import Outcomes
 from mitmcontext.proxy.rounds import Wish
@@ -143,7 +144,10 @@ class Decider:
             return await self._with_summaries(ready, self._summaries)
         except (TimeoutError, Broken):
             raise
-        except Exception as error:  # noqa: BLE001 - without a summary there is the same step
+        except BaseException as error:
+            if is_the_end(error):
+                raise
+            # Without a summary there is the same step.
             self._summaries.failed(type(error).__name__)
             return await self._step_in_time(ready, alone=True)
 

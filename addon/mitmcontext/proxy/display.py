@@ -18,6 +18,7 @@ from mitmcontext.proxy import listing
 from mitmcontext.proxy.bands import Band, alerts, bands, shown
 from mitmcontext.proxy.carried import Carried
 from mitmcontext.proxy.figures import Figures
+from mitmcontext.proxy.guard import guarded
 from mitmcontext.proxy.history import History, Point
 from mitmcontext.proxy.job import Result
 from mitmcontext.proxy.listing import Descriptions, Row
@@ -153,7 +154,8 @@ class Display:
         """Say in the log where a band is newly missed."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            self.look_at_bands()
+            with guarded(self._figures.failed):
+                self.look_at_bands()
 
     def look_at_bands(self) -> None:
         """Once."""

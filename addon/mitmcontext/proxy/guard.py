@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 
@@ -44,3 +44,26 @@ class guarded:  # noqa: N801 - as what can stand behind `with` is mostly named
             return False
         self._tell(type(error).__name__)
         return True
+
+
+async def contained(work: Awaitable[None], tell: Callable[[str], None]) -> None:
+    """Some work in a task of its own, which lets no fault out: only its kind is told.
+
+    Of what nobody waits for asyncio would log the text, and SystemExit would end the loop, and the
+    proxy with it.
+    """
+    with guarded(tell):
+        await work
+
+
+async def without_end[T](work: Awaitable[T]) -> T:
+    """Some work in a task that somebody waits for.
+
+    Raises:
+        RuntimeError: it raised SystemExit. As such that would end the loop before anybody hears
+            of it.
+    """
+    try:
+        return await work
+    except SystemExit:
+        raise RuntimeError("SystemExit in a task") from None

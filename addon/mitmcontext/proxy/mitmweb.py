@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
+from mitmcontext.proxy.guard import contained, guarded
+
 PATH: Final = "/context"
 _FOLDER: Final = Path(__file__).with_name("web")
 _FILES: Final = {
@@ -124,9 +126,9 @@ class LivePage:
 
     def joined(self, connection: Any) -> None:
         """A browser began to look: it gets everything, and from then on what is new."""
-        _keep(asyncio.create_task(self._welcome(connection)))
+        _keep(asyncio.create_task(contained(self._welcome(connection), _untold)))
         if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send())
+            self._sending = asyncio.create_task(contained(self._send(), _untold))
 
     async def _welcome(self, connection: Any) -> None:
         connection.send(as_json(await self._source.news(0)))
@@ -135,18 +137,18 @@ class LivePage:
         """Tell all that look what is new, once a second, for as long as somebody does."""
         while self._connections:
             await asyncio.sleep(_SECONDS)
-            try:
-                news = await self._source.news(self._revision)
-            except Exception as error:  # noqa: BLE001 - the next look may succeed
-                _log.warning("mitmcontext: no figures for the page: %s", type(error).__name__)
-                continue
-            self._revision = int(news["revision"])
-            message = as_json(news)
-            for connection in list(self._connections):
-                if connection._send_queue.qsize() < _MOST_WAITING:
-                    connection.send(message)
-                else:
-                    connection.close()
+            # The next look may succeed.
+            with guarded(_untold):
+                self._tell(await self._source.news(self._revision))
+
+    def _tell(self, news: Mapping[str, Any]) -> None:
+        self._revision = int(news["revision"])
+        message = as_json(news)
+        for connection in list(self._connections):
+            if connection._send_queue.qsize() < _MOST_WAITING:
+                connection.send(message)
+            else:
+                connection.close()
 
 
 def live_page(master: Any, source: Source) -> LivePage | None:
@@ -176,6 +178,10 @@ def host_of(headers: Mapping[str, str]) -> str:
     """The host that was asked, as it may stand in a policy."""
     host = headers.get("Host", "")
     return host if host and all(one.isalnum() or one in "-.:[]" for one in host) else "localhost"
+
+
+def _untold(reason: str) -> None:
+    _log.warning("mitmcontext: no figures for the page: %s", reason)
 
 
 _running: Final[set[Awaitable[None]]] = set()

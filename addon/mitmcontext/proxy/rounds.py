@@ -11,6 +11,7 @@ from mitmcontext.condense.cost import billed_of, cost_of
 from mitmcontext.condense.summaries.prompts import Question
 from mitmcontext.proxy.asking import Answer, Asker, Post
 from mitmcontext.proxy.endpoint import Whom
+from mitmcontext.proxy.guard import without_end
 from mitmcontext.proxy.job import Ready
 from mitmcontext.proxy.patience import Patience
 from mitmcontext.proxy.purse import root_of
@@ -91,16 +92,19 @@ class Rounds:
         async with asyncio.TaskGroup() as group:
             if way.behind is not None:
                 post = wish.whom.behind(way.behind)
-                asked = [group.create_task(self._ask(wish, post, way.price, bill))]
+                asked = [group.create_task(without_end(self._ask(wish, post, way.price, bill)))]
             else:
                 pieces = way.plan.pieces
-                asked = [group.create_task(self._ask_alone(wish, one, bill)) for one in pieces]
+                asked = [
+                    group.create_task(without_end(self._ask_alone(wish, one, bill)))
+                    for one in pieces
+                ]
         found = [task.result() for task in asked]
         joined = None if way.behind is not None else way.plan.then(found)
         if joined is None:
             return found
         async with asyncio.TaskGroup() as group:
-            last = group.create_task(self._ask_alone(wish, joined, bill))
+            last = group.create_task(without_end(self._ask_alone(wish, joined, bill)))
         return [last.result()]
 
     async def _ask_alone(self, wish: Wish, question: Question, bill: Bill) -> str:

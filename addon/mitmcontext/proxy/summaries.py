@@ -29,6 +29,7 @@ from mitmcontext.proxy import threads
 from mitmcontext.proxy.asking import Asker, Trouble
 from mitmcontext.proxy.assessing import Assessor
 from mitmcontext.proxy.endpoint import whom
+from mitmcontext.proxy.guard import contained, is_the_end
 from mitmcontext.proxy.job import Ready, Result
 from mitmcontext.proxy.money import Tabs
 from mitmcontext.proxy.notes import Notes
@@ -238,7 +239,9 @@ class Summaries:
         # Where several proxies share a store, another one may be asking already, at no cost here.
         if self._leases is None and not self._pays(wish):
             return None
-        flight = self._flights[root] = _Flight(asyncio.ensure_future(self._fly(wish)))
+        flight = self._flights[root] = _Flight(
+            asyncio.ensure_future(contained(self._fly(wish), self.failed))
+        )
         flight.task.add_done_callback(lambda _: self._flights.pop(root, None))
         return flight
 
@@ -264,7 +267,9 @@ class Summaries:
                 reason = await self._bring(wish, bill)
         except TimeoutError:
             reason = Trouble.LATE
-        except Exception as error:  # noqa: BLE001 - nobody waits for a flight's fault
+        except BaseException as error:
+            if is_the_end(error):
+                raise
             reason = type(error).__name__
         finally:
             if paid:
