@@ -57,7 +57,7 @@ async def contained(work: Awaitable[None], tell: Callable[[str], None]) -> None:
 
 
 async def without_end[T](work: Awaitable[T]) -> T:
-    """Some work in a task that somebody waits for.
+    """Some work in a task or a thread that somebody waits for.
 
     Raises:
         RuntimeError: it raised SystemExit. As such that would end the loop before anybody hears
@@ -66,4 +66,4 @@ async def without_end[T](work: Awaitable[T]) -> T:
     try:
         return await work
     except SystemExit:
-        raise RuntimeError("SystemExit in a task") from None
+        raise RuntimeError("SystemExit in a task or a thread") from None

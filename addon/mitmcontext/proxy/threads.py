@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Final
+
+from mitmcontext.proxy.guard import without_end
 
 _THREADS: Final = 2
 
@@ -20,13 +21,6 @@ async def run[T](threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     """What some work comes to, done in one of these threads.
 
     Raises:
-        RuntimeError: it raised SystemExit. As such that would end the loop, and the proxy with it.
+        RuntimeError: it raised SystemExit.
     """
-    return await asyncio.get_running_loop().run_in_executor(threads, partial(_without_end, work))
-
-
-def _without_end[T](work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except SystemExit:
-        raise RuntimeError("SystemExit in a thread") from None
+    return await without_end(asyncio.get_running_loop().run_in_executor(threads, work))
