@@ -105,9 +105,9 @@ class Answers:
             self._state.eviction.finished(flow, self._state.settings.context_keep_flows)
 
     def _accepted(self, flow: http.HTTPFlow) -> None:
-        """Where the provider took a request, what is frozen of its conversation lives on."""
+        """The provider took a request: what is frozen lives on, and the next step is prepared."""
         result = self._state.pending.get(flow.id)
-        if result is None or result.link is None or flow.response is None:
+        if result is None or flow.response is None:
             return
         if flow.response.status_code < 300:
             for work in self._state.at_work().accepted(result):
