@@ -210,7 +210,7 @@ class Summaries:
         near = outcome.level in (Level.CAUTION, Level.WARNING) and result.counted
         if not near or not self._is_on(ready) or outcome.action == Action.CONDENSED:
             return False
-        return root_of(ready.laid.sent.links) not in self._flights
+        return self._under_way(root_of(ready.laid.sent.links)) is None
 
     async def prepare(self, result: Result) -> None:
         """Have summaries ready when warning comes. Nobody waits for it."""
@@ -228,7 +228,7 @@ class Summaries:
     def _flight(self, wish: Wish) -> _Flight | None:
         """The flight of a conversation, begun if there is none; None where none is to begin."""
         root = wish.root
-        flight = self._flights.get(root)
+        flight = self._under_way(root)
         if flight is not None:
             return flight
         if self._notes.has(wish.link):
@@ -242,8 +242,16 @@ class Summaries:
         flight = self._flights[root] = _Flight(
             asyncio.ensure_future(contained(self._fly(wish), self.failed))
         )
-        flight.task.add_done_callback(lambda _: self._flights.pop(root, None))
         return flight
+
+    def _under_way(self, root: bytes) -> _Flight | None:
+        """The flight of a conversation, if there is one; those that have ended are forgotten.
+
+        Nobody is told when one ends: what fails there would leave it standing for good.
+        """
+        for one in [root for root, flight in self._flights.items() if flight.task.done()]:
+            del self._flights[one]
+        return self._flights.get(root)
 
     def _pays(self, wish: Wish) -> bool:
         """Set aside what the questions may cost, if that is allowed."""
