@@ -48,10 +48,10 @@ _PARTS = ("cost", "load", "start", "memory", "peers")
 # Models take more than 100 ms for a word.
 _LOADS = (
     Kind(0, 1_600),
-    Kind(10_000, 3_200),
-    Kind(100_000, 1_600),
-    Kind(10_000, 1_600, fresh=True),
-    Kind(100_000, 800, fresh=True),
+    Kind(10_000, 9_600),
+    Kind(100_000, 4_800),
+    Kind(10_000, 4_800, fresh=True),
+    Kind(100_000, 2_400, fresh=True),
     Kind(10_000, 400, after=100),
 )
 

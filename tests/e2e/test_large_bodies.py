@@ -18,6 +18,7 @@ import zstandard
 from tests.e2e.fixture_types import Connect, StartProxy, Stats
 from tests.e2e.judging import with_key
 from tests.e2e.test_untouched import MESSAGES, ODD_BODY, body_of, history
+from tests.e2e.waiting import wait_for
 
 from loopback.child import Child
 from loopback.client import Connection
@@ -113,17 +114,23 @@ class Pair:
 
 
 @pytest.fixture
-def pair(provider: Provider, start_proxy: StartProxy, connect: Connect) -> Pair:
+def pair(provider: Provider, start_proxy: StartProxy, connect: Connect, stats: Stats) -> Pair:
     """Both stream what says that it is too large to be read."""
     return warmed_up(
-        provider, start_proxy(f"stream_large_bodies={READ}", addon=None), start_proxy(), connect
+        provider,
+        start_proxy(f"stream_large_bodies={READ}", addon=None),
+        start_proxy(),
+        connect,
+        stats,
     )
 
 
-def warmed_up(provider: Provider, bare: Child, ours: Child, connect: Connect) -> Pair:
+def warmed_up(provider: Provider, bare: Child, ours: Child, connect: Connect, stats: Stats) -> Pair:
     """Two that have loaded what everybody needs once."""
     for proxy in (bare, ours):
         connect(proxy).post(MESSAGES, with_key("k"), body_of(history(count=8)))
+    # Counting comes after forwarding, and has to wait for the vocabulary.
+    wait_for(lambda: stats(ours)["tokens"]["sent"])
     provider.records.clear()
     return Pair(provider, bare, ours, connect)
 
@@ -197,7 +204,7 @@ def test_a_hundred_megabytes_in_chunks_pass_as_with_a_bare_proxy(
     Where it is told to stream what is large, it does so from there on.
     """
     proxies = start_proxy(*options, addon=None), start_proxy(*options)
-    pair = warmed_up(provider, *proxies, connect)
+    pair = warmed_up(provider, *proxies, connect, stats)
     body = b'{"model":"claude-sonnet-4-5","max_tokens":5,"messages":[{"role":"user","content":"'
     body += b"x" * (100 * MEGABYTE) + b'"}]}'
     before = [proxy.peak_memory_bytes() for proxy in proxies]

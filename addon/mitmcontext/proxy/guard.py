@@ -67,3 +67,7 @@ async def without_end[T](work: Awaitable[T]) -> T:
         return await work
     except SystemExit:
         raise RuntimeError("SystemExit in a task or a thread") from None
+    finally:
+        # An error refers to this frame, and what was waited for to the error: in such a circle what
+        # had been unpacked until then, 32 MB of a bomb, stayed until the next search for garbage.
+        del work
